@@ -1,0 +1,95 @@
+"""The frozen picture of an account that plugins are given."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+TIMES = ("created_at", "updated_at")
+
+_HEX = "[0-9a-fA-F]"
+_ID = re.compile(
+    f"{_HEX}{{8}}-{_HEX}{{4}}-[1-8]{_HEX}{{3}}-[89abAB]{_HEX}{{3}}-{_HEX}{{12}}"
+    "|00000000-0000-0000-0000-000000000000|ffffffff-ffff-ffff-ffff-ffffffffffff"
+)
+
+
+def parse_id(text: str) -> str | None:
+    """Return an account id as the tables hold it, in lower case; `None` if it is none.
+
+    Versions 1 to 8 in the variant of RFC 9562, the nil UUID, and the max UUID in lower case.
+    """
+    return text.lower() if _ID.fullmatch(text) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """An immutable snapshot of one row of `accounts`.
+
+    Ids are `str` (UUIDs in lower case with dashes), times are aware and in UTC,
+    `metadata` is a JSON object that is immutable all the way down.
+    """
+
+    id: str
+    user_id: str
+    type: str
+    status: str | None = None
+    display_name: str | None = None
+    provider_account_id: str | None = None
+    email_address: str | None = None
+    agentmail_inbox_id: str | None = None
+    instantly_account_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", _frozen(self.metadata))
+
+    @property
+    def provider_ids(self) -> tuple[str | None, ...]:
+        """The four ids under which providers know the account: what there is to tear down."""
+        return (
+            self.provider_account_id,
+            self.email_address,
+            self.agentmail_inbox_id,
+            self.instantly_account_id,
+        )
+
+    @property
+    def is_disconnected(self) -> bool:
+        """Whether this is a LinkedIn account whose session has been ended already."""
+        return self.type == "linkedin" and self.status == "disconnected"
+
+    def to_json(self) -> str:
+        """Return the snapshot as a JSON object, times as ISO 8601."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in TIMES:
+            values[name] = values[name] and values[name].isoformat()
+        return json.dumps(values, default=dict)
+
+    @classmethod
+    def from_json(cls, text: str) -> Account:
+        """Return the snapshot that `to_json` wrote.
+
+        Raises:
+            ValueError: `text` is not such a JSON object.
+        """
+        values = json.loads(text)
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        for name in TIMES:
+            known[name] = known.get(name) and datetime.fromisoformat(known[name])
+        return cls(**known)
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: _frozen(item) for key, item in value.items()})
+    if isinstance(value, (list, tuple)):
+        return tuple(_frozen(item) for item in value)
+    return value

@@ -1,0 +1,43 @@
+"""Wire the parts together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from flask import Flask
+
+from puffle_accounts import cli, database, logs, plugins, problems, views
+from puffle_accounts.config import Config
+from puffle_accounts.models import MODELS
+from puffle_accounts.service import Service
+from puffle_accounts.text import hide_secrets_of
+
+EXTENSION = "puffle_accounts"
+
+
+def create_app(environ: Mapping[str, str] | None = None) -> Flask:
+    """Return the application; the database is not opened before it is needed.
+
+    Args:
+        environ: what to read the configuration from, the process's environment by default.
+
+    Raises:
+        ConfigError: a variable has a value that cannot be used.
+    """
+    environ = os.environ if environ is None else environ
+    hide_secrets_of(environ)
+    config = Config.from_environ(environ)
+    logs.configure(config.log_format)
+    store = database.connect(config.database_url)
+    store.bind(MODELS)
+    loaded = plugins.load(config.plugin_calls, config.disabled_plugins)
+    plugins.configure(loaded, environ)
+    service = Service(store, loaded, config.teardown_timeout)
+
+    app = Flask("puffle_accounts", static_folder=None)
+    app.extensions[EXTENSION] = service
+    problems.init_app(app)
+    views.init_app(app, service)
+    cli.init_app(app)
+    return app

@@ -1,0 +1,32 @@
+"""Time as the tables keep it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+
+def now() -> datetime:
+    """Return the present moment, aware and in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def stamp(moment: datetime) -> str:
+    """Return a moment as text that both databases take and that SQLite can compare."""
+    return moment.astimezone(timezone.utc).isoformat(sep=" ", timespec="microseconds")
+
+
+def moment(value: datetime | str | None) -> datetime | None:
+    """Return what a database gave for a time, aware and in UTC; without a zone it is UTC.
+
+    Raises:
+        ValueError: the text is not a time.
+    """
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    if value is None:
+        return None
+    return (
+        value.replace(tzinfo=timezone.utc)
+        if value.tzinfo is None
+        else value.astimezone(timezone.utc)
+    )

@@ -1,0 +1,165 @@
+"""The service's configuration, read from the environment once, at the start.
+
+Imported by gunicorn's master before a worker patches the standard library, so
+it imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
+SCHEMES = {"sqlite": SQLITE, "postgresql": POSTGRESQL, "postgres": POSTGRESQL}
+LONGEST_TIMEOUT = 3600.0
+
+
+class ConfigError(Exception):
+    """A variable of the environment cannot be used; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the core needs to know.
+
+    Args:
+        database_url: where the tables are.
+        teardown_timeout: seconds for all hooks of one request together.
+        plugin_calls: calls under way per plugin in this process, at most.
+        disabled_plugins: names of plugins that are not even imported.
+        log_format: `text` or `json`.
+    """
+
+    database_url: str = "sqlite:///puffle-accounts.db"
+    teardown_timeout: float = 10.0
+    plugin_calls: int = 512
+    disabled_plugins: frozenset[str] = frozenset()
+    log_format: str = "json"
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Config:
+        """Read and check every variable, the providers' included.
+
+        Raises:
+            ConfigError: a value cannot be used.
+        """
+        for name in ("UNIPILE", "INSTANTLY", "AGENTMAIL"):
+            secret(environ, f"{name}_API_KEY")
+            url(environ, f"{name}_BASE_URL")
+        host(environ, "UNIPILE_DSN")
+        return cls(
+            database_url=_database_url(environ),
+            teardown_timeout=_seconds(environ, "PUFFLE_TEARDOWN_TIMEOUT", cls.teardown_timeout),
+            plugin_calls=_count(environ, "PUFFLE_PLUGIN_CALLS", cls.plugin_calls),
+            disabled_plugins=_names(environ, "PUFFLE_DISABLED_PLUGINS"),
+            log_format=log_format(environ),
+        )
+
+
+def text(environ: Mapping[str, str], name: str) -> str | None:
+    """Return a variable without the white space around it, `None` if nothing remains."""
+    return environ.get(name, "").strip() or None
+
+
+def secret(environ: Mapping[str, str], name: str) -> str | None:
+    """Return an API key that can travel in a header, `None` if there is none.
+
+    Raises:
+        ConfigError: it holds a line break or anything but printable ASCII.
+    """
+    value = text(environ, name)
+    if value and not all("!" <= c <= "~" for c in value):
+        raise ConfigError(
+            f"{name} must be printable ASCII without spaces or line breaks; copy the key again"
+        )
+    return value
+
+
+def url(environ: Mapping[str, str], name: str) -> str | None:
+    """Return a base URL without a slash at its end, `None` if there is none.
+
+    Raises:
+        ConfigError: it is not an http(s) URL with a host and at most a path.
+    """
+    value = text(environ, name)
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        usable = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not (parts.query or parts.fragment or parts.username or parts.password)
+            and all("!" <= c <= "~" for c in value)
+        )
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"{name} must look like https://api.example.com/v1")
+    return value.rstrip("/")
+
+
+def host(environ: Mapping[str, str], name: str) -> str | None:
+    """Return a `host:port`, `None` if there is none.
+
+    Raises:
+        ConfigError: it is anything else.
+    """
+    value = text(environ, name)
+    if value and ("/" in value or url({name: f"https://{value}"}, name) is None):
+        raise ConfigError(f"{name} must be a host and port such as api8.unipile.com:13851")
+    return value
+
+
+def log_format(environ: Mapping[str, str]) -> str:
+    """Return `text` or `json`: what is asked for, else what suits standard error.
+
+    Raises:
+        ConfigError: something else is asked for.
+    """
+    value = text(environ, "PUFFLE_LOG_FORMAT")
+    if value is None:
+        return "text" if sys.stderr.isatty() else "json"
+    if value not in ("text", "json"):
+        raise ConfigError("PUFFLE_LOG_FORMAT must be text or json")
+    return value
+
+
+def _database_url(environ: Mapping[str, str]) -> str:
+    value = text(environ, "DATABASE_URL") or Config.database_url
+    scheme, separator, rest = value.partition("://")
+    if not separator or scheme not in SCHEMES:
+        raise ConfigError("DATABASE_URL must begin with sqlite:/// or postgresql://")
+    if SCHEMES[scheme] == SQLITE and (not rest.startswith("/") or rest in ("/", "/:memory:")):
+        raise ConfigError(
+            "DATABASE_URL must name a file: sqlite:///relative.db or sqlite:////absolute.db"
+        )
+    return f"{SCHEMES[scheme]}://{rest}"
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    value = text(environ, name)
+    try:
+        seconds = default if value is None else float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise ConfigError(f"{name} must be a number of seconds above 0 and up to 3600")
+    return seconds
+
+
+def _count(environ: Mapping[str, str], name: str, default: int) -> int:
+    value = text(environ, name)
+    if value is None:
+        return default
+    if not (value.isascii() and value.isdigit() and int(value[:9]) > 0 and len(value) < 9):
+        raise ConfigError(f"{name} must be a whole number above 0")
+    return int(value)
+
+
+def _names(environ: Mapping[str, str], name: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in (text(environ, name) or "").split(",")) - {""}

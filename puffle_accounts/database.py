@@ -1,0 +1,191 @@
+"""The two databases, opened the way this service needs them."""
+
+from __future__ import annotations
+
+import functools
+import select
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import peewee
+from peewee import OperationalError, PeeweeException, PostgresqlDatabase
+from playhouse import db_url
+from playhouse.pool import MaxConnectionsExceeded, PooledSqliteDatabase, _PooledPostgresqlDatabase
+
+from puffle_accounts.config import ConfigError
+
+#: What "the database did not answer" looks like. A full pool is a ValueError in Peewee.
+UNAVAILABLE = (PeeweeException, MaxConnectionsExceeded)
+
+CONNECTIONS = 20  # per process; a statement takes about a millisecond, so they go round fast
+WAIT = 5  # seconds: for a connection of the pool, for a lock
+CONNECT_TIMEOUT = 3  # seconds
+OLDEST_SQLITE = (3, 35, 0)  # RETURNING
+
+
+class _Common:
+    """What both databases offer beside Peewee's own interface."""
+
+    IS = "IS"
+
+    def run(self, statement: str, *params: Any) -> Any:
+        """Execute one statement written with `?` for values and `IS ?` to compare with NULL.
+
+        Hand-written SQL through Peewee: building the same statement from models
+        for every request halves the throughput.
+        """
+        return self.execute_sql(_dialect(statement, self.param, self.IS), params)  # type: ignore[attr-defined]
+
+    def reading(self) -> Any:
+        """Hold a connection for single statements that read."""
+        return self.connection_context()  # type: ignore[attr-defined]
+
+
+@functools.lru_cache(maxsize=128)
+def _dialect(statement: str, param: str, compare: str) -> str:
+    return statement.replace(" IS ?", f" {compare} ?").replace("?", param)
+
+
+class Sqlite(_Common, PooledSqliteDatabase):
+    """SQLite with one writer at a time in this process.
+
+    Under gevent SQLite's own busy handler would block every greenlet, so writers
+    queue here; the busy time-out is for other processes.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            path,
+            max_connections=CONNECTIONS,
+            timeout=WAIT,
+            pragmas={
+                "journal_mode": "wal",
+                "synchronous": "normal",
+                "foreign_keys": 1,
+                "busy_timeout": WAIT * 1000,
+            },
+            returning_clause=True,
+            check_same_thread=False,
+            lock_type="IMMEDIATE",  # a transaction that reads first fails at once if DEFERRED
+            field_types={"TIMESTAMPTZ": "DATETIME"},
+        )
+        self._writer = threading.Lock()
+
+    @contextmanager
+    def statement(self) -> Iterator[None]:
+        """Hold a connection for one statement that writes."""
+        with self._writer, self.connection_context():
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold a connection and a transaction for several statements."""
+        with self.statement(), self.atomic():
+            yield
+
+
+class _PolledAdapter(peewee.Psycopg3Adapter):
+    """Finds a connection that the server closed without asking the server.
+
+    An idle connection has nothing to read; one that was closed reads as ready.
+    Peewee's own check is a round trip at every checkout.
+    """
+
+    def is_connection_closed(self, conn: Any) -> bool:
+        if conn.closed or self.txn_status(conn) != self.txn_idle:
+            return True
+        idle = select.poll()
+        idle.register(conn.pgconn.socket, select.POLLIN)
+        return bool(idle.poll(0))
+
+
+class _ConnectingPostgres(PostgresqlDatabase):
+    """Fails at once for a second after a failed connect.
+
+    The pool connects under its lock: without this, requests that meet a silent
+    server would wait for its connect time-out one after the other.
+    """
+
+    psycopg3_adapter = _PolledAdapter
+    _failed_at = float("-inf")
+
+    def _connect(self) -> Any:
+        if time.monotonic() - self._failed_at < 1:
+            raise OperationalError("the database refused a connection a moment ago")
+        try:
+            return super()._connect()  # type: ignore[misc]
+        except Exception:
+            self._failed_at = time.monotonic()
+            raise
+
+
+class Postgres(_Common, _PooledPostgresqlDatabase, _ConnectingPostgres):
+    """PostgreSQL through psycopg 3 and Peewee's pool; libpq reads the URL."""
+
+    IS = "IS NOT DISTINCT FROM"
+
+    def __init__(self, url: str, **params: Any) -> None:
+        super().__init__(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=WAIT,
+            prefer_psycopg3=True,
+            **params,
+        )
+
+    def statement(self) -> Any:
+        """Hold a connection for one statement that writes; it commits by itself."""
+        return self.connection_context()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold a connection and a transaction for several statements."""
+        with self.connection_context(), self.atomic():
+            yield
+
+
+Database = Sqlite | Postgres
+
+
+def connect(url: str) -> Database:
+    """Return the database of a URL; nothing is opened yet.
+
+    Args:
+        url: `sqlite:///file` or `postgresql://…`.
+
+    Raises:
+        ConfigError: the URL or this machine's driver cannot be used.
+    """
+    return _sqlite(url) if url.startswith("sqlite:") else _postgres(url)
+
+
+def _sqlite(url: str) -> Sqlite:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise ConfigError(
+            f"DATABASE_URL: SQLite 3.35 or later is needed, here is {sqlite3.sqlite_version}"
+        )
+    return Sqlite(db_url.parse(url)["database"])
+
+
+def _postgres(url: str) -> Postgres:
+    try:
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError:
+        raise ConfigError(
+            "DATABASE_URL names PostgreSQL: pip install 'puffle-accounts[postgres]'"
+        ) from None
+    try:
+        given = conninfo_to_dict(url)
+    except ProgrammingError:  # its message may quote the password
+        raise ConfigError("DATABASE_URL is not a PostgreSQL connection URL") from None
+    options = f"-c lock_timeout={WAIT}s {given.get('options') or ''} -c timezone=UTC"
+    return Postgres(
+        url,
+        options=options,
+        connect_timeout=given.get("connect_timeout") or CONNECT_TIMEOUT,
+    )

@@ -1,0 +1,155 @@
+"""The whole thing on one machine: sandbox providers, three accounts, the real gunicorn."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from puffle_accounts import auth, clock, database, schema
+from puffle_accounts.config import Config
+from puffle_accounts.models import MODELS, AccountRow
+from puffle_accounts.sandbox import Call, Sandbox
+
+HOST = "127.0.0.1"
+SETTINGS = "python:puffle_accounts.serving"  # not the gunicorn.conf.py of whatever folder
+PATIENCE = 20.0  # seconds for gunicorn to come up
+
+ACCOUNTS = (
+    (
+        "a connected LinkedIn account: its session is revoked, the row stays as disconnected",
+        {"type": "linkedin", "status": "connected", "provider_account_id": "unipile-acc-1"},
+    ),
+    (
+        "a disconnected LinkedIn account: no provider is called, the row is deleted",
+        {"type": "linkedin", "status": "disconnected", "provider_account_id": "unipile-acc-2"},
+    ),
+    (
+        "an e-mail account: warm-up and inbox are deleted, then the row",
+        {
+            "type": "email",
+            "status": "connected",
+            "email_address": "ada@outreach.example",
+            "agentmail_inbox_id": "ada@outreach.example",
+            "instantly_account_id": "ada@outreach.example",
+        },
+    ),
+)
+
+
+def run(port: int, modes: Mapping[str, str]) -> None:
+    """Serve until Ctrl-C, then leave nothing running and no file behind.
+
+    Args:
+        port: of the service, on loopback.
+        modes: how providers are to misbehave, by name.
+
+    Raises:
+        click.ClickException: the port is taken, or gunicorn does not come up.
+        ConfigError: a variable of the environment cannot be used.
+    """
+    _require_free(port)
+    with (
+        tempfile.TemporaryDirectory(prefix="puffle-demo-") as folder,
+        Sandbox(on_call=_print) as sandbox,
+    ):
+        for provider, mode in modes.items():
+            sandbox.behave(provider, mode)
+        environ = {
+            **os.environ,
+            **sandbox.environment,
+            "DATABASE_URL": f"sqlite:///{Path(folder) / 'demo.db'}",
+        }
+        Config.from_environ(environ)
+        key, ids = _fill(environ["DATABASE_URL"], sandbox)
+        _serve(port, environ, _guide(port, key, ids))
+
+
+def _require_free(port: int) -> None:
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise click.ClickException(
+                f"port {port} cannot be used ({error.strerror}); choose another with --port"
+            ) from error
+
+
+def _fill(url: str, sandbox: Sandbox) -> tuple[str, list[str]]:
+    store = database.connect(url)
+    store.bind(MODELS)
+    schema.upgrade(store)
+    user, ids = str(uuid.uuid4()), []
+    with store.writing():
+        key = auth.create(user, "demo")
+        for _, columns in ACCOUNTS:
+            ids.append(str(uuid.uuid4()))
+            now = clock.now()
+            AccountRow.create(id=ids[-1], user_id=user, created_at=now, updated_at=now, **columns)
+            for provider, column in (
+                ("unipile", "provider_account_id"),
+                ("instantly", "instantly_account_id"),
+                ("agentmail", "agentmail_inbox_id"),
+            ):
+                if column in columns:
+                    sandbox.add(provider, columns[column])
+    store.close_all()
+    return key, ids
+
+
+def _guide(port: int, key: str, ids: list[str]) -> str:
+    lines = ["", f"API key: {key}", "", "In another terminal:"]
+    for account_id, (what, _) in zip(ids, ACCOUNTS, strict=True):
+        curl = f"curl -i -X DELETE http://{HOST}:{port}/api/accounts/{account_id}"
+        lines += ["", f"# {what}", f"{curl} -H 'Authorization: Bearer {key}'"]
+    return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
+
+
+def _serve(port: int, environ: Mapping[str, str], guide: str) -> None:
+    settings = ("--worker-class", "gthread", "--threads", "16", "--no-control-socket")
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "gunicorn", "--config", SETTINGS, *settings),
+            *("--bind", f"{HOST}:{port}", "--log-level", "warning"),
+            *("--logger-class", "puffle_accounts.serving.Logger"),
+            "puffle_accounts.app:create_app()",
+        ],
+        env=environ,
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        _wait_for(port, server)
+        click.echo(guide)
+        server.wait()
+        raise click.ClickException("gunicorn ended; its last lines say why")
+    except KeyboardInterrupt:
+        click.echo("\nEnding.")
+    finally:
+        server.send_signal(signal.SIGINT)  # gunicorn's quick end
+        server.wait()
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and server.poll() is None:
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex((HOST, port)) == 0:
+                return
+        time.sleep(0.1)
+    raise click.ClickException("gunicorn did not come up; its last lines say why")
+
+
+def _print(call: Call) -> None:
+    said = "no answer" if call.status is None else call.status
+    click.echo(f"  {call.provider or 'nobody'}: {call.method} {call.path} -> {said}")

@@ -1,0 +1,57 @@
+"""The contract between the service and its plugins.
+
+A plugin is a module (or object) with an entry point in the group
+`puffle_accounts`. It may also carry `ACCOUNT_TYPES`, a set of account types
+such as `{"email"}`: accounts of other types then never reach it.
+"""
+
+from __future__ import annotations
+
+import pluggy
+
+from puffle_accounts.account import Account
+
+GROUP = "puffle_accounts"
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+class TeardownFailed(Exception):
+    """Something of the account is left at the provider.
+
+    Args:
+        message: what is left and why, for a person; no secret, no response body.
+        retry_after: seconds to wait before the next attempt, if the provider said so.
+        permanent: trying again is pointless until somebody changes something.
+    """
+
+    def __init__(
+        self, message: str, retry_after: float | None = None, permanent: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.permanent = permanent
+
+
+@hookspec(firstresult=True)
+def teardown_account(account: Account) -> str | None:
+    """Remove whatever your provider still holds for this account.
+
+    Called before the account's row changes, and again on every retry until
+    you succeed: a resource that is already gone is a success. Ignore accounts
+    that are not yours.
+
+    Return `None` when there was nothing to do, or a short text saying what was
+    done ("session revoked"). Raise `TeardownFailed` when something is left; any
+    other exception, and any other return value, counts the same.
+    """
+
+
+@hookspec(firstresult=True)
+def check_provider() -> None:
+    """Ask your provider something harmless with the configured credentials.
+
+    Raise if they are missing or refused. Called by `puffle-accounts check`,
+    never while a request is served.
+    """

@@ -1,0 +1,160 @@
+"""Make a repeated DELETE harmless (IETF draft "The Idempotency-Key HTTP Header Field")."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+from puffle_accounts import clock
+from puffle_accounts.database import UNAVAILABLE, Database
+
+REMEMBERED = timedelta(hours=24)
+LEASE_MARGIN = 10.0  # seconds beyond the teardown deadline
+LONGEST_KEY = 255
+SWEEP_EVERY = 3600.0  # seconds
+
+CLAIM = """
+INSERT INTO idempotency_keys (user_id, key, account_id, token, leased_until)
+VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (user_id, key) DO UPDATE SET
+    account_id = excluded.account_id, token = excluded.token,
+    leased_until = excluded.leased_until, finished_at = NULL, teardown_status = NULL
+WHERE (idempotency_keys.finished_at IS NULL AND idempotency_keys.leased_until <= ?)
+   OR idempotency_keys.finished_at <= ?"""
+HOLDER = (
+    "SELECT account_id, token, finished_at, teardown_status FROM idempotency_keys"
+    " WHERE user_id = ? AND key = ?"
+)
+FINISH = (
+    "UPDATE idempotency_keys SET finished_at = ?, teardown_status = ?"
+    " WHERE token = ? AND finished_at IS NULL"
+)
+FREE = "DELETE FROM idempotency_keys WHERE token = ? AND finished_at IS NULL"
+SWEEP = "DELETE FROM idempotency_keys WHERE leased_until <= ?"
+
+log = logging.getLogger(__name__)
+
+
+class InvalidKey(ValueError):
+    """The header does not hold a usable key."""
+
+
+class KeyInUse(Exception):
+    """A request with this key is being worked on."""
+
+
+class KeyReused(Exception):
+    """This key was used, or is in use, for another account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The first request with this key has answered 200 already."""
+
+    teardown_status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """This request is the one that works under the key."""
+
+    token: str
+
+
+def parse(header: str) -> str:
+    """Return the key of an Idempotency-Key header; `"abc"` and `abc` are the same key.
+
+    Raises:
+        InvalidKey: it is empty, too long or not printable ASCII.
+    """
+    quoted = len(header) >= 2 and header[0] == header[-1] == '"'
+    key = header[1:-1] if quoted else header
+    if not 1 <= len(key) <= LONGEST_KEY or not all(" " <= c <= "~" for c in key):
+        raise InvalidKey
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKeys:
+    """The table `idempotency_keys` of one database.
+
+    Args:
+        lease: how long a request may work under a key before another may take over.
+    """
+
+    database: Database
+    lease: timedelta
+
+    def claim(self, user_id: str, key: str, account_id: str) -> Lease | Replay:
+        """Take the key for this request, or return what its first request answered.
+
+        Raises:
+            KeyInUse: another request works under it.
+            KeyReused: it belongs to another account.
+        """
+        now, token = clock.now(), secrets.token_hex(16)
+        with self.database.writing():
+            self.database.run(
+                CLAIM,
+                *(user_id, key, account_id, token, clock.stamp(now + self.lease)),
+                *(clock.stamp(now), clock.stamp(now - REMEMBERED)),
+            )
+            holder = self.database.run(HOLDER, user_id, key).fetchone()
+        if holder is None:  # freed between the two statements
+            raise KeyInUse
+        account, owner, finished_at, teardown_status = holder
+        if owner == token:
+            return Lease(token)
+        if str(account) != account_id:
+            raise KeyReused
+        if finished_at is None:
+            raise KeyInUse
+        return Replay(teardown_status)
+
+    def finish(self, lease: Lease, teardown_status: str) -> None:
+        """Remember the answer, within the transaction that changes the row.
+
+        Raises:
+            KeyInUse: another request has taken the key over; the transaction must not be.
+        """
+        done = self.database.run(FINISH, clock.stamp(clock.now()), teardown_status, lease.token)
+        if not done.rowcount:
+            raise KeyInUse
+
+    def free(self, lease: Lease) -> None:
+        """Give the key back; where the database is away, the lease runs out by itself."""
+        try:
+            with self.database.statement():
+                self.database.run(FREE, lease.token)
+        except UNAVAILABLE as error:
+            log.warning("idempotency.not_freed", extra={"reason": type(error).__name__})
+
+    def sweep(self) -> None:
+        """Delete the keys that are no longer remembered."""
+        with self.database.statement():
+            self.database.run(SWEEP, clock.stamp(clock.now() - REMEMBERED - self.lease))
+
+
+class Sweeper:
+    """Sweeps once an hour, in a thread that no request waits for."""
+
+    def __init__(self, keys: IdempotencyKeys) -> None:
+        self._keys = keys
+        self._due = 0.0
+
+    def __call__(self) -> None:
+        """Sweep if an hour has passed."""
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + SWEEP_EVERY
+        threading.Thread(target=self._sweep, name="idempotency-sweep", daemon=True).start()
+
+    def _sweep(self) -> None:
+        try:
+            self._keys.sweep()
+        except UNAVAILABLE as error:
+            log.warning("idempotency.not_swept", extra={"reason": type(error).__name__})

@@ -1,0 +1,78 @@
+"""One line per event: JSON for machines, readable text on a terminal."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import structlog
+from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from puffle_accounts import context
+from puffle_accounts.text import scrub
+
+
+def formatter(log_format: str) -> logging.Formatter:
+    """Return the formatter of every line this service writes.
+
+    Args:
+        log_format: `text` or `json`.
+    """
+    as_text = log_format == "text"
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        )
+        if as_text
+        else structlog.processors.JSONRenderer()
+    )
+    tracebacks = [] if as_text else [structlog.processors.format_exc_info]
+    return ProcessorFormatter(
+        foreign_pre_chain=[add_log_level, ExtraAdder(), _add_request_id],
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso"),
+            ProcessorFormatter.remove_processors_meta,
+            _first("timestamp", "level", "event"),
+            *tracebacks,
+            renderer,
+            _hide_secrets,
+        ],
+    )
+
+
+def configure(log_format: str) -> None:
+    """Send every logger's lines through our formatter to standard error.
+
+    Args:
+        log_format: `text` or `json`.
+    """
+    root = logging.getLogger()
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(log_format))
+    ours = [h for h in root.handlers if isinstance(h.formatter, ProcessorFormatter)]
+    for old in ours:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.getLogger("peewee").setLevel(logging.WARNING)  # its migrations speak of themselves
+
+
+def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    request_id = context.request_id.get()
+    if request_id is not None:
+        event.setdefault("request_id", request_id)
+    return event
+
+
+def _hide_secrets(_: WrappedLogger, __: str, line: Any) -> str:
+    return scrub(str(line))
+
+
+def _first(*names: str) -> Processor:
+    """Return a processor that puts these fields before the others, for readers."""
+
+    def order(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {name: event.pop(name) for name in names if name in event} | dict(event)
+
+    return order

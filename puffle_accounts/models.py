@@ -1,0 +1,133 @@
+"""The tables, bound to a database at the start; the migrations make them and their indexes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from peewee import (
+    AutoField,
+    BooleanField,
+    CharField,
+    CompositeKey,
+    DateTimeField,
+    Field,
+    IntegerField,
+    JSONField,
+    Model,
+    TextField,
+)
+
+from puffle_accounts import clock
+
+
+class UUIDField(Field):
+    """A native UUID in PostgreSQL; in SQLite the lower-case text with dashes of a URL."""
+
+    field_type = "UUID"
+
+    def db_value(self, value: UUID | str | None) -> str | None:
+        return None if value is None else str(value).lower()
+
+    def python_value(self, value: UUID | str | None) -> str | None:
+        return None if value is None else str(value)
+
+
+class TimeField(DateTimeField):
+    """A moment in UTC."""
+
+    field_type = "TIMESTAMPTZ"
+
+    def db_value(self, value: datetime | None) -> str | None:
+        return None if value is None else clock.stamp(value)
+
+    def python_value(self, value: datetime | str | None) -> datetime | None:
+        return clock.moment(value)
+
+
+class AccountRow(Model):
+    """`accounts` as the other Puffle services know it, and `metadata`."""
+
+    id = UUIDField(primary_key=True)
+    user_id = UUIDField()
+    type = CharField()
+    display_name = TextField(null=True)
+    status = CharField(null=True)
+    created_at = TimeField(null=True)
+    updated_at = TimeField(null=True)
+    provider_account_id = TextField(null=True)
+    profile_url = TextField(null=True)
+    is_premium = BooleanField(null=True)
+    has_sales_navigator = BooleanField(null=True)
+    weekly_connection_limit = IntegerField(null=True)
+    weekly_message_limit = IntegerField(null=True)
+    email_address = TextField(null=True)
+    domain_id = UUIDField(null=True)
+    agentmail_inbox_id = TextField(null=True)
+    instantly_account_id = TextField(null=True)
+    warmup_status = CharField(null=True)
+    first_name = TextField(null=True)
+    last_name = TextField(null=True)
+    signature = TextField(null=True)
+    daily_limit = IntegerField(null=True)
+    instantly_tag_id = TextField(null=True)
+    instantly_warmup_tag_id = TextField(null=True)
+    metadata = JSONField(null=True)
+
+    class Meta:
+        table_name = "accounts"
+
+
+class ApiKey(Model):
+    """A key of a user; the key itself is nowhere."""
+
+    id = AutoField()
+    user_id = UUIDField()
+    name = TextField(null=True)
+    prefix = CharField()
+    sha256 = CharField()
+    created_at = TimeField()
+    revoked_at = TimeField(null=True)
+
+    class Meta:
+        table_name = "api_keys"
+
+
+class Orphan(Model):
+    """What one plugin left behind upstream of one account."""
+
+    id = UUIDField(primary_key=True)
+    plugin = CharField()
+    account_id = UUIDField()
+    user_id = UUIDField()
+    account = JSONField()
+    reason = TextField()
+    attempts = IntegerField()
+    created_at = TimeField()
+    next_attempt_at = TimeField()
+    leased_until = TimeField(null=True)
+    parked_at = TimeField(null=True)
+    request_id = TextField(null=True)
+
+    class Meta:
+        table_name = "orphans"
+
+
+class IdempotencyKey(Model):
+    """A key that a client gave to a DELETE; finished once the DELETE answered 200."""
+
+    user_id = UUIDField()
+    key = TextField()
+    account_id = UUIDField()
+    token = CharField()
+    leased_until = TimeField()
+    finished_at = TimeField(null=True)
+    teardown_status = CharField(null=True)
+
+    class Meta:
+        table_name = "idempotency_keys"
+        primary_key = CompositeKey("user_id", "key")
+
+
+MODELS: list[Any] = [AccountRow, ApiKey, Orphan, IdempotencyKey]

@@ -1,0 +1,260 @@
+"""The ledger of what was left behind upstream: remember, claim, retry, park."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from puffle_accounts import clock
+from puffle_accounts.account import Account
+from puffle_accounts.database import Database, Postgres
+from puffle_accounts.models import Orphan
+from puffle_accounts.teardown import Outcome
+from puffle_accounts.text import one_line
+
+MINUTE = timedelta(minutes=1)
+LONGEST_BACKOFF = timedelta(hours=24)
+LONGEST_RETRY_AFTER = timedelta(days=7)
+MOST_ATTEMPTS = 10
+OLD = timedelta(days=90)  # parked for longer, it is somebody's data that nobody looks after
+PAGE = 1000
+
+NAMESPACE = uuid.UUID("6f1d3c1e-3f0b-4d53-9a53-3b1f5d0c6d0a")
+
+RECORD = """
+INSERT INTO orphans (id, plugin, account_id, user_id, account, reason, attempts,
+                     created_at, next_attempt_at, parked_at, request_id)
+VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    reason = excluded.reason,
+    attempts = orphans.attempts + 1,
+    request_id = excluded.request_id,
+    parked_at = COALESCE(orphans.parked_at, excluded.parked_at)"""
+
+CLAIM = """
+WITH next AS (
+    SELECT id FROM orphans
+    WHERE plugin = ? AND {which} AND (leased_until IS NULL OR leased_until <= ?)
+    ORDER BY {order} LIMIT ? {lock}
+)
+UPDATE orphans SET leased_until = ? WHERE id IN (SELECT id FROM next)
+RETURNING id, plugin, account, attempts, parked_at, request_id"""
+DUE = CLAIM.replace("{which}", "parked_at IS NULL AND next_attempt_at <= ?").replace(
+    "{order}", "next_attempt_at"
+)
+PARKED = CLAIM.replace("{which}", "parked_at IS NOT NULL AND parked_at <= ?").replace(
+    "{order}", "parked_at"
+)
+
+MAILBOX = ("email_address", "agentmail_inbox_id", "instantly_account_id")
+LIVE = "SELECT 1 FROM accounts WHERE NOT (type = 'linkedin' AND status IS ?) AND ({same}) LIMIT 1"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An orphan that nobody else works on until its lease runs out."""
+
+    id: str
+    plugin: str
+    account: Account
+    attempts: int
+    parked: bool
+    request_id: str | None
+    leased_until: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The table `orphans` of one database.
+
+    Args:
+        lease: how long a claimed orphan is kept from others.
+        now: the clock.
+        jitter: returns a random number from the first to the second argument.
+    """
+
+    database: Database
+    lease: timedelta
+    now: Callable[[], datetime] = clock.now
+    jitter: Callable[[float, float], float] = random.uniform
+
+    def record(self, failures: Iterable[Outcome], request_id: str | None) -> None:
+        """Remember failed calls of a DELETE, within its transaction.
+
+        A first retry may come at once, or when the provider's Retry-After is over.
+        """
+        now = self.now()
+        for failure in failures:
+            account, plugin = failure.account, failure.hook.plugin
+            self.database.run(
+                RECORD,
+                orphan_id(plugin, account),
+                plugin,
+                account.id,
+                account.user_id,
+                account.to_json(),
+                failure.failure,
+                clock.stamp(now),
+                clock.stamp(now + _asked(failure)),
+                clock.stamp(now) if failure.permanent else None,
+                request_id,
+            )
+
+    def claim(self, plugin: str, most: int, parked_before: datetime | None = None) -> list[Claimed]:
+        """Lease up to `most` orphans of a plugin, by one statement.
+
+        Args:
+            parked_before: take those that were parked until then, instead of those that are due.
+        """
+        now = self.now()
+        until = clock.stamp(now + self.lease)
+        statement, when = (DUE, now) if parked_before is None else (PARKED, parked_before)
+        lock = "FOR UPDATE SKIP LOCKED" if isinstance(self.database, Postgres) else ""
+        with self.database.writing():
+            rows = self.database.run(
+                statement.replace("{lock}", lock),
+                *(plugin, clock.stamp(when), clock.stamp(now), most, until),
+            ).fetchall()
+        return [_claimed(row, until) for row in rows]
+
+    def release(self, orphan: Claimed) -> None:
+        """Give an orphan back untried."""
+        with self.database.statement():
+            self.database.run(
+                "UPDATE orphans SET leased_until = NULL WHERE id = ? AND leased_until = ?",
+                *(orphan.id, orphan.leased_until),
+            )
+
+    def is_superseded(self, orphan: Claimed) -> bool:
+        """Whether a live account uses what the orphan would tear down."""
+        same, ids = _same_resource(orphan.account)
+        if not same:
+            return False
+        with self.database.reading():
+            found = self.database.run(LIVE.replace("{same}", same), "disconnected", *ids)
+            return found.fetchone() is not None
+
+    def forget(self, orphan: Claimed) -> None:
+        """Delete an orphan of which nothing is left."""
+        with self.database.statement():
+            self.database.run("DELETE FROM orphans WHERE id = ?", orphan.id)
+
+    def postpone(self, orphan: Claimed, failure: Outcome) -> bool:
+        """Put an orphan off until its next attempt, or park it; return whether it is parked."""
+        now, attempts = self.now(), orphan.attempts + 1
+        parked = failure.permanent or orphan.parked or attempts >= MOST_ATTEMPTS
+        with self.database.statement():
+            self.database.run(
+                "UPDATE orphans SET attempts = ?, reason = ?, next_attempt_at = ?, parked_at = ?,"
+                " leased_until = NULL WHERE id = ? AND leased_until = ?",
+                attempts,
+                failure.failure,
+                clock.stamp(now + max(self._backoff(attempts), _asked(failure))),
+                clock.stamp(now) if parked else None,
+                *(orphan.id, orphan.leased_until),
+            )
+        return parked
+
+    def _backoff(self, attempts: int) -> timedelta:
+        most = min(LONGEST_BACKOFF, MINUTE * 2 ** min(attempts, 20))
+        return timedelta(seconds=self.jitter(MINUTE.total_seconds(), most.total_seconds()))
+
+    def find(self, start: str) -> list[str]:
+        """Return up to two ids that begin with `start`."""
+        with self.database.reading():
+            rows = self.database.run(
+                "SELECT CAST(id AS TEXT) FROM orphans WHERE CAST(id AS TEXT) LIKE ? LIMIT 2",
+                start.lower().replace("%", "").replace("_", "") + "%",
+            ).fetchall()
+        return [found for (found,) in rows]
+
+    def drop(self, orphan_id: str, reason: str) -> bool:
+        """Delete an orphan on a person's word; return whether it was there."""
+        with self.database.writing():
+            rows = self.database.run(
+                "DELETE FROM orphans WHERE id = ? RETURNING plugin, account_id", orphan_id
+            ).fetchall()
+        for plugin, account_id in rows:
+            fields = {"orphan": orphan_id, "plugin": plugin, "account": str(account_id)}
+            log.warning("orphan.dropped", extra=fields | {"reason": one_line(reason)})
+        return bool(rows)
+
+    def pages(self) -> Iterator[list[Orphan]]:
+        """Return all orphans, the oldest first, a page at a time."""
+        after: tuple[Any, Any] | None = None
+        while True:
+            query = Orphan.select().order_by(Orphan.created_at, Orphan.id).limit(PAGE)
+            if after:
+                later = Orphan.created_at > after[0]
+                query = query.where(
+                    later | ((Orphan.created_at == after[0]) & (Orphan.id > after[1]))
+                )
+            with self.database.reading():
+                page = list(query)
+            if not page:
+                return
+            yield page
+            after = (page[-1].created_at, page[-1].id)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many orphans there are: `all`, `parked`, and `old`, parked for 90 days."""
+        before = clock.stamp(self.now() - OLD)
+        with self.database.reading():
+            row = self.database.run(
+                "SELECT count(*), count(parked_at), count(CASE WHEN parked_at IS NOT NULL"
+                " AND (parked_at < ? OR created_at < ?) THEN 1 END) FROM orphans",
+                *(before, before),
+            ).fetchone()
+        return dict(zip(("all", "parked", "old"), row, strict=True))
+
+    def plugins(self) -> set[str]:
+        """Return the names of the plugins that have orphans."""
+        with self.database.reading():
+            return {name for (name,) in self.database.run("SELECT DISTINCT plugin FROM orphans")}
+
+
+def orphan_id(plugin: str, account: Account) -> str:
+    """Return the one id for a plugin, an account and its set of provider ids (RFC 9562 §5.5)."""
+    return str(uuid.uuid5(NAMESPACE, json.dumps([plugin, account.id, *account.provider_ids])))
+
+
+def _asked(failure: Outcome) -> timedelta:
+    longest = LONGEST_RETRY_AFTER.total_seconds()
+    return timedelta(seconds=min(failure.retry_after, longest))
+
+
+def _same_resource(account: Account) -> tuple[str, list[str]]:
+    """Return the condition, and its values, under which a row uses the same resource.
+
+    The ids of a mailbox are e-mail addresses, and Instantly knows one account by
+    either of two: so each is compared with each, without regard to case.
+    """
+    session, *mailbox = account.provider_ids
+    addresses = [value for value in mailbox if value and account.type != "linkedin"]
+    sessions = [session] if session and account.type != "email" else []
+    marks = ", ".join(["lower(?)"] * len(addresses))
+    conditions = [f"lower({name}) IN ({marks})" for name in MAILBOX if addresses]
+    conditions += ["provider_account_id = ?" for _ in sessions]
+    return " OR ".join(conditions), addresses * len(MAILBOX) + sessions
+
+
+def _claimed(row: Any, leased_until: str) -> Claimed:
+    id, plugin, account, attempts, parked_at, request_id = row
+    text = account if isinstance(account, str) else json.dumps(account)
+    return Claimed(
+        id=str(id),
+        plugin=plugin,
+        account=Account.from_json(text),
+        attempts=attempts,
+        parked=parked_at is not None,
+        request_id=request_id,
+        leased_until=leased_until,
+    )

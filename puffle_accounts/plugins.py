@@ -1,0 +1,255 @@
+"""Find the plugins, verify each, and isolate each implementation of the hook."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from types import SimpleNamespace
+from typing import Any
+
+import pluggy
+
+from puffle_accounts import hookspecs
+from puffle_accounts.account import Account
+from puffle_accounts.bulkhead import Bulkhead
+from puffle_accounts.hookspecs import GROUP, TeardownFailed
+from puffle_accounts.text import one_line
+from puffle_accounts.upstream import Upstream
+
+TEARDOWN, CHECK = "teardown_account", "check_provider"
+
+log = logging.getLogger(__name__)
+
+
+class BrokenPlugin(Exception):
+    """A plugin cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One implementation of `teardown_account`, with everybody's wrappers around it."""
+
+    plugin: str
+    call: Callable[..., Any]  # call(account=…)
+    bulkhead: Bulkhead
+
+
+@dataclass(eq=False, slots=True)
+class Plugin:
+    """One entry point, usable or not.
+
+    Args:
+        name: the entry point's.
+        distribution: name and version of what installed it.
+        module: what the entry point names, once it has been verified.
+        problem: why it cannot be used.
+        disabled: the operator took it out.
+    """
+
+    name: str
+    distribution: str
+    bulkhead: Bulkhead
+    module: Any = None
+    problem: str | None = None
+    disabled: bool = False
+    impls: dict[str, list[pluggy.HookImpl]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def state(self) -> str:
+        """`ok`, `disabled`, or `broken` with the reason."""
+        if self.disabled:
+            return "disabled"
+        return f"broken: {self.problem}" if self.problem else "ok"
+
+    def accepts(self, account_type: str) -> bool:
+        """Whether accounts of this type concern the plugin."""
+        types = getattr(self.module, "ACCOUNT_TYPES", None)
+        return types is None or account_type in types
+
+    def upstreams(self) -> list[Upstream]:
+        """Return the HTTP clients that the plugin holds at its top level."""
+        return [
+            v for v in vars(self.module or SimpleNamespace()).values() if isinstance(v, Upstream)
+        ]
+
+
+class Plugins:
+    """All plugins of this process.
+
+    Args:
+        plugins: verified, broken and disabled ones alike.
+    """
+
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
+        self.all = list(plugins)
+        self.active = [plugin for plugin in self.all if not plugin.disabled]
+        self._hooks: dict[str, list[Hook]] = {}
+
+    def hooks(self, account_type: str) -> list[Hook]:
+        """Return what has to be called for an account of this type; isolated once, then kept."""
+        if account_type not in self._hooks:
+            self._hooks[account_type] = self._isolate(account_type)
+        return self._hooks[account_type]
+
+    def hooks_of(self, plugin: str, account_type: str) -> list[Hook]:
+        """Return those of one plugin."""
+        return [hook for hook in self.hooks(account_type) if hook.plugin == plugin]
+
+    def _isolate(self, account_type: str) -> list[Hook]:
+        concerned = [p for p in self.active if p.problem or p.accepts(account_type)]
+        wrappers = [impl for p in concerned for impl in p.impls[TEARDOWN] if _wraps(impl)]
+        hooks = []
+        for plugin in concerned:
+            calls: list[Callable[..., Any]] = [_stand_in(plugin)] if plugin.problem else []
+            calls += [
+                _isolated(TEARDOWN, impl, wrappers)
+                for impl in plugin.impls[TEARDOWN]
+                if not _wraps(impl)
+            ]
+            hooks += [Hook(plugin.name, call, plugin.bulkhead) for call in calls]
+        return hooks
+
+
+def load(
+    limit: int,
+    disabled: Iterable[str] = (),
+    found: Iterable[EntryPoint] | None = None,
+) -> Plugins:
+    """Load every plugin that is installed; one that cannot be used stops nobody.
+
+    Args:
+        limit: calls under way per plugin, at most.
+        disabled: names that are not even imported.
+        found: entry points to use instead of the installed ones.
+    """
+    named = defaultdict(list)
+    for point in entry_points(group=GROUP) if found is None else found:
+        named[point.name].append(point)
+    return Plugins(
+        _load(points, Bulkhead(limit), disabled=name in disabled) for name, points in named.items()
+    )
+
+
+def configure(plugins: Plugins, environ: Mapping[str, str]) -> None:
+    """Give the plugins' HTTP clients their settings; warn of what is missing.
+
+    Raises:
+        ConfigError: a variable has a value that cannot be used.
+    """
+    for plugin in plugins.active:
+        for upstream in plugin.upstreams():
+            upstream.configure(environ)
+            if upstream.missing:
+                log.warning(
+                    "provider.unconfigured",
+                    extra={"plugin": plugin.name, "missing": upstream.missing},
+                )
+
+
+def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugin:
+    distribution = ", ".join(f"{p.dist.name} {p.dist.version}" for p in points if p.dist)
+    plugin = Plugin(points[0].name, distribution, bulkhead, disabled=disabled)
+    if disabled:
+        return plugin
+    try:
+        if len(points) > 1:
+            raise BrokenPlugin("two distributions have an entry point of this name")
+        module = _import(points[0])
+        plugin.impls = verify(module)
+        plugin.module = module
+    except BrokenPlugin as error:
+        plugin.problem = one_line(error)
+        log.error("plugin.broken", extra={"plugin": plugin.name, "reason": plugin.problem})
+    return plugin
+
+
+def _import(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a SystemExit at import must not end the service
+        raise BrokenPlugin(f"cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def verify(module: Any) -> dict[str, list[pluggy.HookImpl]]:
+    """Return the implementations of each hook in a module or object.
+
+    Looks in a manager of its own, since pluggy's checks are about a whole manager.
+
+    Raises:
+        BrokenPlugin: it could never be called as it should be.
+    """
+    manager = _manager()
+    try:
+        manager.register(module)
+        manager.check_pending()
+    except (pluggy.PluginValidationError, ValueError, TypeError) as error:
+        raise BrokenPlugin(str(error)) from error
+    impls = {name: getattr(manager.hook, name).get_hookimpls() for name in (TEARDOWN, CHECK)}
+    if not impls[TEARDOWN]:
+        raise BrokenPlugin(f"implements no {TEARDOWN}; is it marked with @hookimpl?")
+    for name, found in impls.items():
+        for impl in found:
+            _verify_callable(name, impl)
+    types = getattr(module, "ACCOUNT_TYPES", ())
+    if isinstance(types, str) or not all(isinstance(t, str) for t in _items(types)):
+        raise BrokenPlugin('ACCOUNT_TYPES must be a set of strings such as {"email"}')
+    return impls
+
+
+def checks(plugin: Plugin) -> list[Callable[..., Any]]:
+    """Return the plugin's implementations of `check_provider`."""
+    return [_isolated(CHECK, impl, []) for impl in plugin.impls[CHECK] if not _wraps(impl)]
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, Iterable) else (None,)
+
+
+def _verify_callable(name: str, impl: pluggy.HookImpl) -> None:
+    function = impl.function
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise BrokenPlugin(f"{name} is a coroutine, it would never run; use a plain function")
+    if inspect.isgeneratorfunction(function) and not _wraps(impl):
+        raise BrokenPlugin(f"{name} is a generator, it would never run; use a plain function")
+    try:
+        inspect.signature(function).bind(**dict.fromkeys((*impl.argnames, *impl.kwargnames)))
+    except TypeError as error:
+        raise BrokenPlugin(f"{name} has a wrong signature: {error}") from error
+
+
+def _wraps(impl: pluggy.HookImpl) -> bool:
+    return impl.wrapper or impl.hookwrapper
+
+
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _isolated(
+    name: str, impl: pluggy.HookImpl, wrappers: list[pluggy.HookImpl]
+) -> Callable[..., Any]:
+    """Return a hook caller with this implementation alone and the wrappers around it.
+
+    pluggy's own `hook.x()` stops at the first exception, and its
+    `subset_hook_caller` without a plugin loses that plugin's wrappers too.
+    """
+    manager = _manager()
+    for each in (*wrappers, impl):
+        manager.register(SimpleNamespace(**{name: each.function}))
+    caller: pluggy.HookCaller = getattr(manager.hook, name)
+    return caller
+
+
+def _stand_in(plugin: Plugin) -> Callable[..., Any]:
+    def fail(account: Account) -> None:
+        raise TeardownFailed(f"plugin {plugin.name} cannot be used: {plugin.problem}")
+
+    return fail

@@ -1,0 +1,173 @@
+"""Work through the ledger: a lane per plugin, a few orphans of each side by side."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from puffle_accounts import context
+from puffle_accounts.database import UNAVAILABLE
+from puffle_accounts.orphans import Claimed, Ledger
+from puffle_accounts.plugins import Plugins
+from puffle_accounts.teardown import Batch, Outcome
+from puffle_accounts.text import one_line
+
+SIDE_BY_SIDE = 8  # calls at a time to one provider
+NOT_NOW = frozenset({401, 402, 429})  # it would answer the next call the same
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """One pass over the orphans that are due.
+
+    Args:
+        ledger: where they are.
+        plugins: who can tear them down.
+        timeout: seconds for the calls that run side by side.
+        limit: orphans to try at most.
+        only: the one plugin to try, `None` for all.
+        parked: whether to try parked ones too.
+        stop: set it to claim no more; what is under way is finished.
+        progress: called after each orphan.
+    """
+
+    ledger: Ledger
+    plugins: Plugins
+    timeout: float
+    limit: int | None = None
+    only: str | None = None
+    parked: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+    progress: Callable[[], object] = lambda: None
+    results: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _errors: list[Exception] = field(default_factory=list)
+
+    def work(self) -> Counter[str]:
+        """Try them and return how many were `done`, `superseded`, `failed` and `parked`.
+
+        Raises:
+            Exception: what went wrong with the database, after all lanes have ended.
+        """
+        began = self.ledger.now()
+        names = [p.name for p in self.plugins.active if self.only in (None, p.name)]
+        lanes = [
+            threading.Thread(target=self._lane, args=(name, began), daemon=True) for name in names
+        ]
+        for lane in lanes:
+            lane.start()
+        for lane in lanes:
+            lane.join()
+        if self._errors:
+            raise self._errors[0]
+        return self.results
+
+    def _lane(self, plugin: str, began: datetime) -> None:
+        try:
+            if self._drain(plugin, None) and self.parked:
+                self._drain(plugin, began)
+        except Exception as error:
+            self._errors.append(error)
+
+    def _drain(self, plugin: str, parked_before: datetime | None) -> bool:
+        """Work until nothing is left to claim; return whether the provider went along."""
+        while not self.stop.is_set():
+            wanted = self._allowance(SIDE_BY_SIDE)
+            orphans = self.ledger.claim(plugin, wanted, parked_before) if wanted else []
+            self._allowance(len(orphans) - wanted)
+            if not orphans:
+                return True
+            refused = self._try(orphans)
+            if refused:
+                log.warning("retry.stopped", extra={"plugin": plugin, "reason": refused})
+                return False
+        return False
+
+    def _allowance(self, wanted: int) -> int:
+        """Take from what the limit leaves, or give back with a negative number."""
+        with self._lock:
+            if self.limit is None:
+                return wanted
+            granted = min(wanted, self.limit)
+            self.limit -= granted
+            return granted
+
+    def _try(self, orphans: list[Claimed]) -> str | None:
+        """Call for each orphan and settle it; return why to stop asking this provider."""
+        batch = Batch(time.monotonic() + self.timeout)
+        started: dict[int, Claimed] = {}
+        for orphan in orphans:
+            if self._start(batch, orphan):
+                started[id(orphan.account)] = orphan
+        failures: dict[int, Outcome] = {}
+        for outcome in batch.finish():
+            if outcome.failure:
+                failures[id(outcome.account)] = outcome
+        for key, orphan in started.items():
+            self._settle(orphan, failures.get(key))
+        return next((f.failure for f in failures.values() if f.status in NOT_NOW), None)
+
+    def _start(self, batch: Batch, orphan: Claimed) -> bool:
+        context.request_id.set(orphan.request_id)
+        if self.ledger.is_superseded(orphan):
+            self.ledger.forget(orphan)
+            self._report("superseded", orphan)
+            return False
+        for hook in self.plugins.hooks_of(orphan.plugin, orphan.account.type):
+            batch.start(hook, orphan.account)
+        return True
+
+    def _settle(self, orphan: Claimed, failure: Outcome | None) -> None:
+        context.request_id.set(orphan.request_id)
+        if failure is None:
+            self.ledger.forget(orphan)
+            self._report("done", orphan)
+        elif self.ledger.postpone(orphan, failure):
+            self._report("parked", orphan, failure.failure)
+        else:
+            self._report("failed", orphan, failure.failure)
+
+    def _report(self, result: str, orphan: Claimed, reason: str | None = None) -> None:
+        event = {"superseded": "orphan.superseded", "parked": "orphan.parked"}
+        fields = {
+            "orphan": orphan.id,
+            "plugin": orphan.plugin,
+            "account": orphan.account.id,
+            "user": orphan.account.user_id,
+            "outcome": reason or result,
+        }
+        log.info(event.get(result, "orphan.retried"), extra=fields)
+        with self._lock:
+            self.results[result] += 1
+            self.progress()
+
+
+def repeat(run: Callable[[], Counter[str]], seconds: float, stop: threading.Event) -> None:
+    """Run again and again until `stop` is set; a database that is away is waited for.
+
+    Args:
+        run: one pass.
+        seconds: between the end of a pass and the next.
+    """
+    away = False
+    while not stop.is_set():
+        try:
+            results = run()
+        except UNAVAILABLE as error:
+            if not away:
+                log.warning("database.unavailable", extra={"reason": one_line(error)})
+            away = True
+        else:
+            if away:
+                log.info("database.back")
+            away = False
+            if results.total():
+                log.info("retry.pass", extra=dict(results))
+        stop.wait(seconds)

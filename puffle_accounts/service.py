@@ -1,0 +1,109 @@
+"""The decision: what a DELETE does to an account, whatever the providers do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+
+from puffle_accounts import context, snapshots, teardown
+from puffle_accounts.account import Account
+from puffle_accounts.database import UNAVAILABLE, Database
+from puffle_accounts.idempotency import LEASE_MARGIN, IdempotencyKeys, Lease
+from puffle_accounts.orphans import Ledger
+from puffle_accounts.plugins import Plugins
+from puffle_accounts.teardown import Outcome
+
+ROUNDS = 3
+
+log = logging.getLogger(__name__)
+
+
+class DeleteFailed(Exception):
+    """The row could not be deleted or updated; nothing is stored, and the row says so."""
+
+
+class Service:
+    """Ends accounts.
+
+    Args:
+        database: with the tables.
+        plugins: who tears down upstream.
+        timeout: seconds for all hooks of one request together.
+    """
+
+    def __init__(self, database: Database, plugins: Plugins, timeout: float) -> None:
+        lease = timedelta(seconds=timeout + LEASE_MARGIN)
+        self.database = database
+        self.plugins = plugins
+        self.timeout = timeout
+        self.ledger = Ledger(database, lease)
+        self.keys = IdempotencyKeys(database, lease)
+
+    def end(self, account: Account, lease: Lease | None = None) -> str:
+        """Take an account apart: first what its providers hold, then its row.
+
+        LinkedIn is soft-deleted, and hard-deleted when it is disconnected already;
+        anything else is hard-deleted. What a provider left becomes an orphan in the
+        transaction that changes the row. A row that has changed meanwhile is looked
+        at afresh, so that a reconnect in between is not deleted unrevoked.
+
+        Returns:
+            `complete`, or `partial` when something was left behind upstream.
+
+        Raises:
+            DeleteFailed: the row could not be changed.
+            KeyInUse: the lease was lost to another request; nothing is stored.
+        """
+        started, partial = time.monotonic(), False
+        for _ in range(ROUNDS):
+            left = self._tear_down(account, started + self.timeout)
+            soft = account.type == "linkedin" and not account.is_disconnected
+            change = snapshots.disconnect_unchanged if soft else snapshots.delete_unchanged
+            try:
+                with self.database.writing() if left or lease else self.database.statement():
+                    current = None if change(self.database, account) else self._read(account)
+                    ended = current is None or (soft and current.is_disconnected)
+                    if ended or not _names_the_same(current, account):
+                        self.ledger.record(left, context.request_id.get())
+                        partial = partial or bool(left)
+                    if ended and lease:
+                        self.keys.finish(lease, _status(partial))
+            except (*UNAVAILABLE, ValueError) as error:
+                log.exception("account.kept", extra=_fields(account, started, "delete failed"))
+                raise DeleteFailed from error
+            if current is None or ended:
+                event = "account.disconnected" if soft else "account.deleted"
+                log.info(event, extra=_fields(account, started, _status(partial)))
+                return _status(partial)
+            account = current
+        log.error("account.kept", extra=_fields(account, started, "its row kept changing"))
+        raise DeleteFailed
+
+    def _tear_down(self, account: Account, deadline: float) -> list[Outcome]:
+        """Call every plugin that the account concerns; return what is left, one per plugin."""
+        if account.is_disconnected:
+            return []
+        outcomes = teardown.run(self.plugins.hooks(account.type), account, deadline)
+        return list({o.hook.plugin: o for o in outcomes if o.failure}.values())
+
+    def _read(self, account: Account) -> Account | None:
+        return snapshots.read(self.database, account.id, account.user_id)
+
+
+def _names_the_same(current: Account | None, account: Account) -> bool:
+    """Whether the row still names what the snapshot names, and so is the record of it."""
+    return current is not None and current.provider_ids == account.provider_ids
+
+
+def _status(partial: bool) -> str:
+    return "partial" if partial else "complete"
+
+
+def _fields(account: Account, started: float, outcome: str) -> dict[str, object]:
+    return {
+        "account": account.id,
+        "user": account.user_id,
+        "outcome": outcome,
+        "ms": round((time.monotonic() - started) * 1000),
+    }

@@ -1,0 +1,375 @@
+"""The HTTP client for plugins: what a provider's answer means, and no surprises on the way.
+
+    provider = Upstream(
+        "Example",
+        key_variable="EXAMPLE_API_KEY",
+        base_url_variable="EXAMPLE_BASE_URL",
+        base_url="https://api.example.com/v1",
+        authenticate=lambda key: {"Authorization": f"Bearer {key}"},
+        code="code",
+        is_gone=lambda body: body.get("code") == "not_found",
+    )
+
+    removed = provider.delete("things", thing_id, tried="thing delete")
+
+Requests are handed straight to a pooled `HTTPAdapter`: by construction there are
+no redirects, no cookies and no `.netrc`, and it costs half of a `Session`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import re
+import string
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from puffle_accounts import clock, config, context
+from puffle_accounts.hookspecs import TeardownFailed
+
+__all__ = ["Upstream", "UpstreamFailed"]
+
+DEFAULT_SECONDS = 10.0  # where no deadline has been set
+OF_DEADLINE = 0.95  # give up before the core does, to say what it was that took so long
+CONNECT_SECONDS = 3.05
+UNREAD_SECONDS = 1.0  # to drain an answer whose status has decided already
+MOST_BODY = 8192  # bytes; an error message needs no more
+POOL = 512  # kept-alive connections per provider
+
+TEMPORARY = frozenset({408, 409, 425, 429})
+CODE = re.compile(r"[\w./-]{1,64}", re.ASCII)
+
+
+class UpstreamFailed(TeardownFailed):
+    """The provider did not do it; `status` is its HTTP status if it answered at all."""
+
+    def __init__(
+        self,
+        message: str,
+        retry_after: float | None = None,
+        permanent: bool = False,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message, retry_after, permanent)
+        self.status = status
+
+
+class Upstream:
+    """One provider's HTTP API. Safe to share between threads and greenlets.
+
+    Args:
+        name: the provider's, for messages.
+        key_variable: the environment variable with the API key.
+        base_url_variable: the environment variable with the base URL.
+        base_url: where the API is if that variable is not set; `{VARIABLE}` in it
+            stands for the value of another variable.
+        authenticate: returns the headers that carry the key.
+        code: the field of an error's body that holds the provider's short code.
+        is_gone: whether the body of a 404 is the provider's own "there is no such
+            resource", which makes it a success. Any other 404 is a wrong URL.
+        temporary_codes: short codes that will pass, whatever the status says.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        key_variable: str,
+        base_url_variable: str,
+        base_url: str,
+        authenticate: Callable[[str], Mapping[str, str]],
+        code: str,
+        is_gone: Callable[[Mapping[str, Any]], bool],
+        temporary_codes: frozenset[str] = frozenset(),
+    ) -> None:
+        self.name = name
+        self.missing: str | None = None
+        self._key_variable = key_variable
+        self._base_url_variable = base_url_variable
+        self._default_base_url = base_url
+        self._authenticate = authenticate
+        self._code = code
+        self._is_gone = is_gone
+        self._temporary_codes = temporary_codes
+        self._adapter = _Adapter(pool_maxsize=POOL)
+        self._base_url: str | None = None
+        self._headers: dict[str, str] = {}
+        self._settings: dict[str, Any] = {}
+        self._configured = False
+
+    def configure(self, environ: Mapping[str, str]) -> None:
+        """Read the provider's variables; afterwards `missing` names one that is not set.
+
+        Called by the service at its start; otherwise by the first request, with
+        the process's environment.
+
+        Raises:
+            ConfigError: a value cannot be used.
+        """
+        key = config.secret(environ, self._key_variable)
+        wanted = [v for _, v, *_ in string.Formatter().parse(self._default_base_url) if v]
+        needed = {name: config.host(environ, name) for name in wanted}
+        self._base_url = config.url(environ, self._base_url_variable)
+        if self._base_url is None and all(needed.values()):
+            self._base_url = self._default_base_url.format(**needed)
+        without = [self._key_variable] if not key else []
+        without += [n for n, value in needed.items() if not value] if not self._base_url else []
+        self.missing = ", ".join(without) or None
+        if key and self._base_url:
+            self._headers = {
+                "Accept": "application/json",
+                "User-Agent": "puffle-accounts",
+                **self._authenticate(key),
+            }
+            # Proxies and the CA bundle, as `requests` takes them from the environment.
+            self._settings = dict(
+                requests.Session().merge_environment_settings(self._base_url, {}, True, None, None)
+            )
+        self._configured = True
+
+    def delete(self, *segments: str, tried: str, share: float = 1.0) -> bool:
+        """Remove a resource; return whether it was there.
+
+        Args:
+            segments: of the path below the base URL, each quoted as a whole.
+            tried: what this is, for messages ("session revoke").
+            share: part of the time that is left, from 0 to 1.
+
+        Raises:
+            UpstreamFailed: it is left, or may be.
+        """
+        return self._request("DELETE", segments, tried, share)
+
+    def post(self, *segments: str, payload: Any, tried: str, share: float = 1.0) -> bool:
+        """Send `payload` as JSON; arguments, answer and errors as for `delete`."""
+        return self._request("POST", segments, tried, share, payload=payload)
+
+    def get(self, *segments: str, params: Mapping[str, str], tried: str) -> bool:
+        """Ask with a query; arguments, answer and errors as for `delete`."""
+        return self._request("GET", segments, tried, 1.0, params=params)
+
+    def _request(
+        self,
+        method: str,
+        segments: tuple[str, ...],
+        tried: str,
+        share: float,
+        payload: Any = None,
+        params: Mapping[str, str] | None = None,
+    ) -> bool:
+        if not self._configured:
+            self.configure(os.environ)
+        if self.missing:
+            raise self._failed(tried, f"{self.missing} is not set", permanent=True)
+        request = self._prepare(method, segments, tried, payload, params)
+        seconds = context.seconds_left(DEFAULT_SECONDS) * OF_DEADLINE * share
+        if seconds <= 0:
+            raise self._failed(tried, "no time was left for it")
+        token = _give_up_at.set(time.monotonic() + seconds)
+        try:
+            return self._judge(self._send(request, seconds, tried), tried)
+        finally:
+            _give_up_at.reset(token)
+
+    def _prepare(
+        self,
+        method: str,
+        segments: tuple[str, ...],
+        tried: str,
+        payload: Any,
+        params: Mapping[str, str] | None,
+    ) -> requests.PreparedRequest:
+        if any(segment in ("", ".", "..") for segment in segments):  # quoting keeps these
+            raise self._failed(tried, "an id that cannot be part of a URL", permanent=True)
+        path = "/".join(quote(segment, safe="") for segment in segments)
+        query = f"?{urlencode(params)}" if params else ""
+        headers = dict(self._headers)
+        request_id = context.request_id.get()
+        if request_id:
+            headers["X-Request-ID"] = request_id
+        request = requests.PreparedRequest()
+        request.prepare(
+            method=method, url=f"{self._base_url}/{path}{query}", headers=headers, json=payload
+        )
+        return request
+
+    def _send(
+        self, request: requests.PreparedRequest, seconds: float, tried: str
+    ) -> requests.Response:
+        timeout = (min(CONNECT_SECONDS, seconds), seconds)
+        try:
+            try:
+                return self._adapter.send(request, timeout=timeout, **self._settings)
+            except _StaleConnection:
+                return self._adapter.send(request, timeout=timeout, **self._settings)
+        except requests.Timeout:
+            raise self._failed(tried, f"no answer within {seconds:.1f} s") from None
+        except (requests.RequestException, _StaleConnection, OSError) as error:
+            # The exception's own words may hold the URL or a header.
+            raise self._failed(tried, f"no connection ({type(error).__name__})") from None
+
+    def _judge(self, response: requests.Response, tried: str) -> bool:
+        status = response.status_code
+        if 200 <= status < 300:
+            _give_up_at.set(min(_give_up_at.get(), time.monotonic() + UNREAD_SECONDS))
+            _read(response)
+            return True
+        body = _read(response)
+        if status == 404 and self._is_gone(body):
+            return False
+        code = str(body.get(self._code, ""))
+        passing = status in TEMPORARY or status >= 500 or code in self._temporary_codes
+        raise self._failed(
+            tried,
+            " ".join(
+                filter(
+                    None, [str(status), code if CODE.fullmatch(code) else "", self._hint(status)]
+                )
+            ),
+            retry_after=_retry_after(response.headers.get("Retry-After")),
+            permanent=not passing,
+            status=status,
+        )
+
+    def _hint(self, status: int) -> str:
+        if 300 <= status < 400:
+            return f"(redirects are not followed; check {self._base_url_variable})"
+        return {
+            401: f"(check {self._key_variable})",
+            404: f"(not the provider's own 404; check {self._base_url_variable})",
+        }.get(status, "")
+
+    def _failed(self, tried: str, why: str, **details: Any) -> UpstreamFailed:
+        return UpstreamFailed(f"{self.name}: {tried}: {why}", **details)
+
+
+def _read(response: requests.Response) -> Mapping[str, Any]:
+    """Return the JSON object in the first bytes of the body, empty if there is none."""
+    body: Any = None
+    try:
+        data = response.raw.read(MOST_BODY, decode_content=True)
+        if len(data) < MOST_BODY:
+            response.raw.release_conn()
+        else:
+            response.raw.close()
+        body = json.loads(data)
+    except Exception:  # a body never decides: whatever is wrong with it, the status is there
+        if not response.raw.closed:
+            response.raw.close()
+    return body if isinstance(body, dict) else {}
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Return the seconds of a Retry-After header, which may hold a date (RFC 9110 §10.2.3)."""
+    if value is None:
+        return None
+    try:
+        if value.strip().isdecimal():
+            return float(value)
+        return max((parsedate_to_datetime(value) - clock.now()).total_seconds(), 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+_give_up_at: ContextVar[float] = ContextVar("give_up_at")
+
+
+class _StaleConnection(Exception):
+    """A kept-alive connection turned out to be closed: the request may be repeated once."""
+
+
+class _ClockedReader(io.RawIOBase):
+    """A socket's reader that stops at the moment when the call has to give up.
+
+    A socket's own time-out starts anew with each byte; a provider that drips
+    one at a time, be it in the headers, would hold its caller for ever.
+    """
+
+    def __init__(self, raw: Any, sock: Any) -> None:
+        self._raw = raw
+        self._sock = sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = _give_up_at.get() - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _ClockedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp: Any = io.BufferedReader(_ClockedReader(self.fp.detach(), sock))
+
+
+class _Clocked:
+    """What makes a urllib3 connection keep to the clock and tell that it was stale."""
+
+    response_class: Any = _ClockedResponse
+    _answered = False
+
+    def connect(self) -> None:
+        self._answered = False
+        super().connect()  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        try:
+            response = super().getresponse()  # type: ignore[misc]
+        except ConnectionError as error:
+            if self._answered:
+                raise _StaleConnection from error
+            raise
+        self._answered = True
+        return response
+
+
+class _ClockedHTTP(_Clocked, HTTPConnection):
+    pass
+
+
+class _ClockedHTTPS(_Clocked, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _ClockedHTTP
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _ClockedHTTPS
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter without retries whose connections keep to the clock."""
+
+    _classes = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._classes
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = self._classes
+        return manager

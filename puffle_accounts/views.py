@@ -1,0 +1,100 @@
+"""DELETE /api/accounts/{id}, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+
+from flask import Flask, Response, request
+
+from puffle_accounts import context, idempotency
+from puffle_accounts.account import Account, parse_id
+from puffle_accounts.auth import Caller, token_auth
+from puffle_accounts.database import UNAVAILABLE
+from puffle_accounts.idempotency import InvalidKey, KeyInUse, KeyReused, Replay, Sweeper
+from puffle_accounts.problems import Problem, response
+from puffle_accounts.service import DeleteFailed, Service
+from puffle_accounts.text import one_line
+
+RETRY_AFTER = "5"  # seconds until the database may be back
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+log = logging.getLogger(__name__)
+
+PROBLEMS = {
+    InvalidKey: "invalid_idempotency_key",
+    KeyInUse: "idempotency_key_in_use",
+    KeyReused: "idempotency_key_reused",
+    DeleteFailed: "delete_failed",
+}
+
+
+def init_app(app: Flask, service: Service) -> None:
+    """Add the one route, and what every answer carries."""
+    auth = token_auth(service.database)
+    sweep = Sweeper(service.keys)
+
+    def delete_account(account_id: str) -> Response:
+        caller: Caller = auth.current_user()
+        asked_for = parse_id(account_id)
+        if asked_for is None:
+            raise Problem("invalid_account_id")
+        header = request.headers.get("Idempotency-Key")
+        if header is None:
+            return _success(service.end(_owned(caller)))
+        key = idempotency.parse(header)
+        sweep()
+        claim = service.keys.claim(caller.user_id, key, asked_for)
+        if isinstance(claim, Replay):
+            return _success(claim.teardown_status, replayed=True)
+        try:
+            return _success(service.end(_owned(caller), claim))
+        except BaseException:
+            service.keys.free(claim)
+            raise
+
+    app.url_map.merge_slashes = False  # `/api//accounts/…` is a 404, not a redirect
+    app.add_url_rule(
+        "/api/accounts/<account_id>",
+        view_func=auth.login_required(delete_account),
+        methods=["DELETE"],
+        provide_automatic_options=False,
+    )
+    app.before_request(_begin)
+    app.after_request(_end)
+    for error, code in PROBLEMS.items():
+        app.register_error_handler(error, lambda _, code=code: response(Problem(code)))
+    for error in UNAVAILABLE:  # once a provider has been called, it is a DeleteFailed
+        app.register_error_handler(error, _unavailable)
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-ID", "")
+    context.request_id.set(given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+    if request.environ["PATH_INFO"].startswith("//"):  # Werkzeug looks past the first slashes
+        raise Problem("not_found")
+
+
+def _end(answer: Response) -> Response:
+    answer.headers["X-Request-ID"] = context.request_id.get() or ""
+    return answer
+
+
+def _owned(caller: Caller) -> Account:
+    if caller.account is None:
+        raise Problem("account_not_found")
+    return caller.account
+
+
+def _success(teardown_status: str, replayed: bool = False) -> Response:
+    answer = Response('{"success": true}', mimetype="application/json")
+    answer.headers["Teardown-Status"] = teardown_status
+    if replayed:
+        answer.headers["Idempotency-Replayed"] = "true"
+    return answer
+
+
+def _unavailable(error: Exception) -> Response:
+    log.error("database.unavailable", extra={"reason": one_line(error)})
+    return response(Problem("database_unavailable", Retry_After=RETRY_AFTER))

