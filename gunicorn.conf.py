@@ -11,8 +11,6 @@ from math import ceil
 
 from puffle_accounts.serving import GRACE, Logger, on_starting, teardown_timeout
 
-bind = os.environ.get("BIND", "127.0.0.1:8000")
-
 # Requests wait for providers. A greenlet that waits costs some kilobytes and no
 # scheduler, so gevent serves half as many again as threads and has no cap at
 # threads / latency.

@@ -17,11 +17,8 @@ DISABLE_SHARE = 0.4  # of the time: a disable that hangs must leave enough for t
 
 def _is_gone(body: Mapping[str, Any]) -> bool:
     """Whether a 404 is about the account; an unrouted path says "Route DELETE:/… not found"."""
-    return (
-        body.get("statusCode") == 404
-        and body.get("error") == "Not Found"
-        and not str(body.get("message", "")).startswith("Route ")
-    )
+    said = [body.get(name) for name in ("statusCode", "error", "message")]
+    return said == [404, "Not Found", "Resource not found"]
 
 
 instantly = Upstream(
@@ -49,7 +46,7 @@ def teardown_account(account: Account) -> str | None:
 def _disable_warmup(address: str) -> str:
     """Try it, and go on whatever comes of it: the delete is what counts."""
     try:
-        instantly.post(
+        was_there = instantly.post(
             *("api", "v2", "accounts", "warmup", "disable"),
             payload={"emails": [address]},
             tried="warm-up disable",
@@ -57,7 +54,7 @@ def _disable_warmup(address: str) -> str:
         )
     except TeardownFailed as error:
         return f"not disabled ({error})"
-    return "disabled"
+    return "disabled" if was_there else "was not there"
 
 
 @hookimpl

@@ -78,7 +78,7 @@ class Account:
         """Return the snapshot that `to_json` wrote.
 
         Raises:
-            ValueError: `text` is not such a JSON object.
+            ValueError: `text` is not JSON.
         """
         values = json.loads(text)
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from flask import Flask
+from flask import Flask, Request
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import MapAdapter
 
 from puffle_accounts import cli, database, logs, plugins, problems, views
 from puffle_accounts.config import Config
@@ -14,6 +16,17 @@ from puffle_accounts.service import Service
 from puffle_accounts.text import hide_secrets_of
 
 EXTENSION = "puffle_accounts"
+
+
+class PathRouted(Flask):
+    """Routes by path and method alone; no `Host` or `Upgrade` header can make a request fail."""
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        if request is None:
+            return None
+        if request.environ["PATH_INFO"].startswith("//"):  # Werkzeug looks past the first slashes
+            raise NotFound
+        return self.url_map.bind("", path_info=request.path, default_method=request.method)
 
 
 def create_app(environ: Mapping[str, str] | None = None) -> Flask:
@@ -35,7 +48,7 @@ def create_app(environ: Mapping[str, str] | None = None) -> Flask:
     plugins.configure(loaded, environ)
     service = Service(store, loaded, config.teardown_timeout)
 
-    app = Flask("puffle_accounts", static_folder=None)
+    app = PathRouted("puffle_accounts", static_folder=None)
     app.extensions[EXTENSION] = service
     problems.init_app(app)
     views.init_app(app, service)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +27,7 @@ from puffle_accounts.text import one_line
 
 EXTENSION = "puffle_accounts"
 WIDTH = 100
+WIDEST_PLUGIN = 20  # characters of its name in the table of orphans
 MOST_ROWS = 1000  # that a table shows; --json shows all
 
 
@@ -48,7 +50,7 @@ class Group(AppGroup):
 
 def _database_said(error: Exception) -> str:
     said = one_line(error)
-    lacking = "no such table" in said or "does not exist" in said
+    lacking = said.startswith(("no such table", 'relation "'))
     return f"database: {said}" + ("; run puffle-accounts db upgrade" if lacking else "")
 
 
@@ -117,7 +119,7 @@ def keys_list(user_id: object | None) -> None:
 
 
 @keys.command("revoke")
-@click.argument("key_id", metavar="ID", type=int)
+@click.argument("key_id", metavar="ID", type=click.IntRange(1, 2**31 - 1))
 def keys_revoke(key_id: int) -> None:
     """Revoke the key with this ID."""
     with _service().database.writing():
@@ -147,12 +149,19 @@ def orphans_list(as_json: bool) -> None:
 def _orphan_row(orphan: Orphan, now: datetime) -> tuple[str, ...]:
     return (
         orphan.id[:8],
-        orphan.plugin,
+        _cut(orphan.plugin, WIDEST_PLUGIN),
         orphan.account_id,
         str(orphan.attempts),
         _next(orphan, now),
-        orphan.reason,
+        _reason(orphan),
     )
+
+
+def _reason(orphan: Orphan) -> str:
+    """Return the reason without the provider's name, which would only push the rest out."""
+    reason: str = orphan.reason
+    name = f"{orphan.plugin}: "
+    return reason[len(name) :] if reason.lower().startswith(name) else reason
 
 
 def _next(orphan: Orphan, now: datetime) -> str:
@@ -160,9 +169,9 @@ def _next(orphan: Orphan, now: datetime) -> str:
         return "parked"
     if orphan.leased_until and orphan.leased_until > now:
         return "at work"
-    minutes = int((orphan.next_attempt_at - now).total_seconds() // 60) + 1
-    if minutes <= 0 or orphan.next_attempt_at <= now:
+    if orphan.next_attempt_at <= now:
         return "now"
+    minutes = int((orphan.next_attempt_at - now).total_seconds() // 60) + 1
     return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h"
 
 
@@ -175,38 +184,40 @@ def _orphan_json(orphan: Orphan) -> dict[str, Any]:
 @click.option("--limit", type=click.IntRange(min=1), help="Try at most so many.")
 @click.option("--plugin", "only", metavar="NAME", help="Only what this plugin left.")
 @click.option("--parked", is_flag=True, help="The parked ones too.")
-@click.option("--every", type=click.FloatRange(min=0, min_open=True), help="Repeat, in seconds.")
+@click.option("--every", type=click.FloatRange(0, 86400, min_open=True), help="Repeat, in seconds.")
 def orphans_retry(limit: int | None, only: str | None, parked: bool, every: float | None) -> None:
     """Try again what is due; exit 1 if something failed."""
     service = _service()
-    if only and only not in {plugin.name for plugin in service.plugins.active}:
-        raise click.ClickException(f"no plugin {only} is in use; see puffle-accounts plugins")
+    active = {plugin.name for plugin in service.plugins.active}
+    if only and only not in active and only not in service.ledger.plugins():
+        raise click.ClickException(f"no plugin is called {only}; see puffle-accounts plugins")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        # In a thread: set() would wait for ever for the wait() that it may interrupt.
+        signal.signal(number, lambda *_: threading.Thread(target=stop.set).start())
 
-    def run(progress: Callable[[], object] = lambda: None) -> Counter[str]:
-        return retry.Run(
-            service.ledger, service.plugins, service.timeout, limit, only, parked, stop, progress
-        ).work()
+    def new_run() -> retry.Run:
+        most = limit or math.inf
+        return retry.Run(service.ledger, service.plugins, service.timeout, most, only, parked, stop)
 
     if every is not None:
-        retry.repeat(run, every, stop)
+        retry.repeat(lambda: new_run().work(), every, stop)
         return
+    run = new_run()
     if sys.stdout.isatty():
-        total = min(limit or sys.maxsize, service.ledger.counts()["all"])
-        with click.progressbar(length=total, label="Retrying") as bar:
-            results = run(lambda: bar.update(1))
+        with click.progressbar(length=run.count(), label="Retrying") as bar:
+            run.progress = lambda: bar.update(1)
+            run.work()
     else:
-        results = run()
-    click.echo(_retry_said(service, results, only))
-    sys.exit(results["failed"] + results["parked"] > 0)
+        run.work()
+    click.echo(_retry_said(service, run.results))
+    sys.exit(run.results["failed"] + run.results["parked"] > 0)
 
 
-def _retry_said(service: Service, results: Counter[str], only: str | None) -> str:
+def _retry_said(service: Service, results: Counter[str]) -> str:
     said = ", ".join(f"{results[r]} {r}" for r in ("done", "superseded", "failed", "parked"))
     skipped = service.ledger.plugins() - {plugin.name for plugin in service.plugins.active}
-    if skipped and not only:
+    if skipped:
         said += f"; kept and skipped what is not in use: {', '.join(sorted(skipped))}"
     return said
 
@@ -224,9 +235,9 @@ def orphans_drop(ids: tuple[str, ...], reason: str) -> None:
         if len(matching) != 1:
             many = "no orphan has" if not matching else "several orphans have"
             raise click.ClickException(f"{many} the id {given}; nothing was dropped")
-    for (orphan_id,) in found:
-        ledger.drop(orphan_id, reason)
-        click.echo(f"dropped {orphan_id}")
+    for orphan_id in dict.fromkeys(orphan_id for (orphan_id,) in found):
+        if ledger.drop(orphan_id, reason):
+            click.echo(f"dropped {orphan_id}")
 
 
 @click.command("plugins")
@@ -287,7 +298,11 @@ def _table(titles: tuple[str, ...], rows: Iterator[tuple[str, ...]] | Any) -> No
     for *cells, last in lines:
         start = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
         room = max(WIDTH - len(start), 10)
-        click.echo((start + (last if len(last) <= room else last[: room - 1] + "…")).rstrip())
+        click.echo((start + _cut(last, room)).rstrip())
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _json_array(items: Iterator[dict[str, Any]]) -> None:

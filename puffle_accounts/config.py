@@ -7,14 +7,22 @@ it imports nothing but the standard library.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 SCHEMES = {"sqlite": SQLITE, "postgresql": POSTGRESQL, "postgres": POSTGRESQL}
 LONGEST_TIMEOUT = 3600.0
+
+# What libpq reads after the scheme; a character that ends a part is escaped inside another.
+_HOST = r"(\[[^]\s]+\]|[^][:/?#@,\s]*)(:\d{1,5})?"
+_POSTGRESQL = re.compile(
+    rf"(?!.*%(?![0-9a-fA-F]{{2}}))([^/?#@\s]*@)?{_HOST}(,{_HOST})*(/[^?#\s]*)?(\?[^#\s]*)?"
+)
 
 
 class ConfigError(Exception):
@@ -85,22 +93,9 @@ def url(environ: Mapping[str, str], name: str) -> str | None:
         ConfigError: it is not an http(s) URL with a host and at most a path.
     """
     value = text(environ, name)
-    if value is None:
-        return None
-    try:
-        parts = urlsplit(value)
-        usable = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and parts.port != 0
-            and not (parts.query or parts.fragment or parts.username or parts.password)
-            and all("!" <= c <= "~" for c in value)
-        )
-    except ValueError:
-        usable = False
-    if not usable:
+    if value and not _is_url(value):
         raise ConfigError(f"{name} must look like https://api.example.com/v1")
-    return value.rstrip("/")
+    return value and value.rstrip("/")
 
 
 def host(environ: Mapping[str, str], name: str) -> str | None:
@@ -110,7 +105,7 @@ def host(environ: Mapping[str, str], name: str) -> str | None:
         ConfigError: it is anything else.
     """
     value = text(environ, name)
-    if value and ("/" in value or url({name: f"https://{value}"}, name) is None):
+    if value and ("/" in value or not _is_url(f"https://{value}")):
         raise ConfigError(f"{name} must be a host and port such as api8.unipile.com:13851")
     return value
 
@@ -129,6 +124,20 @@ def log_format(environ: Mapping[str, str]) -> str:
     return value
 
 
+def _is_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not (parts.query or parts.fragment or parts.username or parts.password)
+            and all("!" <= c <= "~" for c in value)
+        )
+    except ValueError:
+        return False
+
+
 def _database_url(environ: Mapping[str, str]) -> str:
     value = text(environ, "DATABASE_URL") or Config.database_url
     scheme, separator, rest = value.partition("://")
@@ -138,6 +147,16 @@ def _database_url(environ: Mapping[str, str]) -> str:
         raise ConfigError(
             "DATABASE_URL must name a file: sqlite:///relative.db or sqlite:////absolute.db"
         )
+    if SCHEMES[scheme] == POSTGRESQL:
+        if not _POSTGRESQL.fullmatch(rest):
+            raise ConfigError(
+                "DATABASE_URL must look like postgresql://user:password@host:5432/name,"
+                " with %40 for an @ in the password and so on"
+            )
+        if not find_spec("psycopg"):
+            raise ConfigError(
+                "DATABASE_URL names PostgreSQL: pip install 'puffle-accounts[postgres]'"
+            )
     return f"{SCHEMES[scheme]}://{rest}"
 
 

@@ -172,13 +172,9 @@ def _sqlite(url: str) -> Sqlite:
 
 
 def _postgres(url: str) -> Postgres:
-    try:
-        from psycopg import ProgrammingError
-        from psycopg.conninfo import conninfo_to_dict
-    except ImportError:
-        raise ConfigError(
-            "DATABASE_URL names PostgreSQL: pip install 'puffle-accounts[postgres]'"
-        ) from None
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
     try:
         given = conninfo_to_dict(url)
     except ProgrammingError:  # its message may quote the password

@@ -10,8 +10,9 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from math import ceil
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from puffle_accounts import auth, clock, database, schema
 from puffle_accounts.config import Config
 from puffle_accounts.models import MODELS, AccountRow
 from puffle_accounts.sandbox import Call, Sandbox
+from puffle_accounts.serving import GRACE
 
 HOST = "127.0.0.1"
 SETTINGS = "python:puffle_accounts.serving"  # not the gunicorn.conf.py of whatever folder
@@ -59,6 +61,9 @@ def run(port: int, modes: Mapping[str, str]) -> None:
         ConfigError: a variable of the environment cannot be used.
     """
     _require_free(port)
+    asked_to_end: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last: a closed window
+        signal.signal(number, lambda number, _: asked_to_end.append(number))
     with (
         tempfile.TemporaryDirectory(prefix="puffle-demo-") as folder,
         Sandbox(on_call=_print) as sandbox,
@@ -69,10 +74,19 @@ def run(port: int, modes: Mapping[str, str]) -> None:
             **os.environ,
             **sandbox.environment,
             "DATABASE_URL": f"sqlite:///{Path(folder) / 'demo.db'}",
+            "no_proxy": HOST,
         }
-        Config.from_environ(environ)
-        key, ids = _fill(environ["DATABASE_URL"], sandbox)
-        _serve(port, environ, _guide(port, key, ids))
+        config = Config.from_environ(environ)
+        key, ids = _fill(config.database_url, sandbox)
+        with _gunicorn(port, environ, config.teardown_timeout) as server:
+            _wait_for(port, server)
+            click.echo(_guide(port, key, ids))
+            while not asked_to_end:
+                if server.poll() is not None:
+                    raise click.ClickException("gunicorn ended; its last lines say why")
+                time.sleep(0.1)
+            sandbox.stop()  # what hangs is dropped, so that nobody waits for it
+            click.echo("\nEnding.")
 
 
 def _require_free(port: int) -> None:
@@ -116,25 +130,23 @@ def _guide(port: int, key: str, ids: list[str]) -> str:
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 
 
-def _serve(port: int, environ: Mapping[str, str], guide: str) -> None:
-    settings = ("--worker-class", "gthread", "--threads", "16", "--no-control-socket")
+@contextmanager
+def _gunicorn(
+    port: int, environ: Mapping[str, str], teardown_timeout: float
+) -> Iterator[subprocess.Popen[bytes]]:
     server = subprocess.Popen(
         [
-            *(sys.executable, "-m", "gunicorn", "--config", SETTINGS, *settings),
-            *("--bind", f"{HOST}:{port}", "--log-level", "warning"),
+            *(sys.executable, "-m", "gunicorn", "--config", SETTINGS, "--no-control-socket"),
+            *("--worker-class", "gthread", "--threads", "16", "--log-level", "warning"),
+            *("--graceful-timeout", str(ceil(teardown_timeout + GRACE))),
+            *("--bind", f"{HOST}:{port}"),
             *("--logger-class", "puffle_accounts.serving.Logger"),
             "puffle_accounts.app:create_app()",
         ],
         env=environ,
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        _wait_for(port, server)
-        click.echo(guide)
-        server.wait()
-        raise click.ClickException("gunicorn ended; its last lines say why")
-    except KeyboardInterrupt:
-        click.echo("\nEnding.")
+        yield server
     finally:
         server.send_signal(signal.SIGINT)  # gunicorn's quick end
         server.wait()

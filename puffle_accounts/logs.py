@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import Any
 
 import structlog
@@ -10,7 +11,7 @@ from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from puffle_accounts import context
-from puffle_accounts.text import scrub
+from puffle_accounts.text import one_line, scrub
 
 
 def formatter(log_format: str) -> logging.Formatter:
@@ -22,19 +23,18 @@ def formatter(log_format: str) -> logging.Formatter:
     as_text = log_format == "text"
     renderer: Any = (
         structlog.dev.ConsoleRenderer(
-            colors=False, exception_formatter=structlog.dev.plain_traceback
+            colors=False, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
         )
         if as_text
         else structlog.processors.JSONRenderer()
     )
-    tracebacks = [] if as_text else [structlog.processors.format_exc_info]
     return ProcessorFormatter(
         foreign_pre_chain=[add_log_level, ExtraAdder(), _add_request_id],
         processors=[
             structlog.processors.TimeStamper(fmt="iso"),
             ProcessorFormatter.remove_processors_meta,
             _first("timestamp", "level", "event"),
-            *tracebacks,
+            structlog.processors.ExceptionRenderer(_traceback),
             renderer,
             _hide_secrets,
         ],
@@ -63,6 +63,12 @@ def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     if request_id is not None:
         event.setdefault("request_id", request_id)
     return event
+
+
+def _traceback(exc_info: Any) -> str:
+    """Return a traceback in which all that an exception says is one clean line."""
+    parts = traceback.TracebackException(*exc_info).format()
+    return "\n".join(p.rstrip() if p.startswith("  ") else one_line(p) for p in parts)
 
 
 def _hide_secrets(_: WrappedLogger, __: str, line: Any) -> str:

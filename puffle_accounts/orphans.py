@@ -32,11 +32,15 @@ INSERT INTO orphans (id, plugin, account_id, user_id, account, reason, attempts,
                      created_at, next_attempt_at, parked_at, request_id)
 VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
+    account = excluded.account,
     reason = excluded.reason,
     attempts = orphans.attempts + 1,
+    next_attempt_at = excluded.next_attempt_at,
     request_id = excluded.request_id,
     parked_at = COALESCE(orphans.parked_at, excluded.parked_at)"""
 
+DUE = "parked_at IS NULL AND next_attempt_at <= ?"
+PARKED = "parked_at IS NOT NULL AND parked_at <= ?"
 CLAIM = """
 WITH next AS (
     SELECT id FROM orphans
@@ -45,12 +49,6 @@ WITH next AS (
 )
 UPDATE orphans SET leased_until = ? WHERE id IN (SELECT id FROM next)
 RETURNING id, plugin, account, attempts, parked_at, request_id"""
-DUE = CLAIM.replace("{which}", "parked_at IS NULL AND next_attempt_at <= ?").replace(
-    "{order}", "next_attempt_at"
-)
-PARKED = CLAIM.replace("{which}", "parked_at IS NOT NULL AND parked_at <= ?").replace(
-    "{order}", "parked_at"
-)
 
 MAILBOX = ("email_address", "agentmail_inbox_id", "instantly_account_id")
 LIVE = "SELECT 1 FROM accounts WHERE NOT (type = 'linkedin' AND status IS ?) AND ({same}) LIMIT 1"
@@ -108,30 +106,36 @@ class Ledger:
                 request_id,
             )
 
-    def claim(self, plugin: str, most: int, parked_before: datetime | None = None) -> list[Claimed]:
+    def claim(self, plugin: str, most: int, until: datetime, parked: bool = False) -> list[Claimed]:
         """Lease up to `most` orphans of a plugin, by one statement.
 
         Args:
-            parked_before: take those that were parked until then, instead of those that are due.
+            until: take what was due by then; a run that passes its own beginning
+                tries no orphan twice.
+            parked: take what was parked by then instead.
         """
         now = self.now()
-        until = clock.stamp(now + self.lease)
-        statement, when = (DUE, now) if parked_before is None else (PARKED, parked_before)
-        lock = "FOR UPDATE SKIP LOCKED" if isinstance(self.database, Postgres) else ""
+        leased_until = clock.stamp(now + self.lease)
+        statement = CLAIM.format(
+            which=PARKED if parked else DUE,
+            order="parked_at" if parked else "next_attempt_at",
+            lock="FOR UPDATE SKIP LOCKED" if isinstance(self.database, Postgres) else "",
+        )
         with self.database.writing():
             rows = self.database.run(
-                statement.replace("{lock}", lock),
-                *(plugin, clock.stamp(when), clock.stamp(now), most, until),
+                statement, plugin, clock.stamp(until), clock.stamp(now), most, leased_until
             ).fetchall()
-        return [_claimed(row, until) for row in rows]
+        return [_claimed(row, leased_until) for row in rows]
 
-    def release(self, orphan: Claimed) -> None:
-        """Give an orphan back untried."""
-        with self.database.statement():
-            self.database.run(
-                "UPDATE orphans SET leased_until = NULL WHERE id = ? AND leased_until = ?",
-                *(orphan.id, orphan.leased_until),
-            )
+    def count(self, plugin: str, until: datetime, parked: bool = False) -> int:
+        """Return how many there are to claim, those included that others work on."""
+        which = PARKED if parked else DUE
+        with self.database.reading():
+            counted: tuple[int] = self.database.run(
+                f"SELECT count(*) FROM orphans WHERE plugin = ? AND {which}",
+                *(plugin, clock.stamp(until)),
+            ).fetchone()
+        return counted[0]
 
     def is_superseded(self, orphan: Claimed) -> bool:
         """Whether a live account uses what the orphan would tear down."""
@@ -143,9 +147,11 @@ class Ledger:
             return found.fetchone() is not None
 
     def forget(self, orphan: Claimed) -> None:
-        """Delete an orphan of which nothing is left."""
+        """Delete an orphan of which nothing is left, unless a DELETE has failed again meanwhile."""
         with self.database.statement():
-            self.database.run("DELETE FROM orphans WHERE id = ?", orphan.id)
+            self.database.run(
+                "DELETE FROM orphans WHERE id = ? AND attempts = ?", orphan.id, orphan.attempts
+            )
 
     def postpone(self, orphan: Claimed, failure: Outcome) -> bool:
         """Put an orphan off until its next attempt, or park it; return whether it is parked."""
@@ -153,9 +159,8 @@ class Ledger:
         parked = failure.permanent or orphan.parked or attempts >= MOST_ATTEMPTS
         with self.database.statement():
             self.database.run(
-                "UPDATE orphans SET attempts = ?, reason = ?, next_attempt_at = ?, parked_at = ?,"
-                " leased_until = NULL WHERE id = ? AND leased_until = ?",
-                attempts,
+                "UPDATE orphans SET attempts = attempts + 1, reason = ?, next_attempt_at = ?,"
+                " parked_at = ?, leased_until = NULL WHERE id = ? AND leased_until = ?",
                 failure.failure,
                 clock.stamp(now + max(self._backoff(attempts), _asked(failure))),
                 clock.stamp(now) if parked else None,
@@ -168,11 +173,13 @@ class Ledger:
         return timedelta(seconds=self.jitter(MINUTE.total_seconds(), most.total_seconds()))
 
     def find(self, start: str) -> list[str]:
-        """Return up to two ids that begin with `start`."""
+        """Return up to two ids that begin with `start`; nothing begins with nothing."""
+        length = max(len(start), 1)
         with self.database.reading():
             rows = self.database.run(
-                "SELECT CAST(id AS TEXT) FROM orphans WHERE CAST(id AS TEXT) LIKE ? LIMIT 2",
-                start.lower().replace("%", "").replace("_", "") + "%",
+                "SELECT CAST(id AS TEXT) FROM orphans"
+                " WHERE substr(CAST(id AS TEXT), 1, ?) = ? LIMIT 2",
+                *(length, start.lower()),
             ).fetchall()
         return [found for (found,) in rows]
 
@@ -193,9 +200,10 @@ class Ledger:
         while True:
             query = Orphan.select().order_by(Orphan.created_at, Orphan.id).limit(PAGE)
             if after:
-                later = Orphan.created_at > after[0]
+                # The first condition is what lets the index begin where the last page ended.
                 query = query.where(
-                    later | ((Orphan.created_at == after[0]) & (Orphan.id > after[1]))
+                    Orphan.created_at >= after[0],
+                    (Orphan.created_at > after[0]) | (Orphan.id > after[1]),
                 )
             with self.database.reading():
                 page = list(query)

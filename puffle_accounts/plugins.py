@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -16,6 +16,7 @@ import pluggy
 from puffle_accounts import hookspecs
 from puffle_accounts.account import Account
 from puffle_accounts.bulkhead import Bulkhead
+from puffle_accounts.config import ConfigError
 from puffle_accounts.hookspecs import GROUP, TeardownFailed
 from puffle_accounts.text import one_line
 from puffle_accounts.upstream import Upstream
@@ -72,9 +73,8 @@ class Plugin:
 
     def upstreams(self) -> list[Upstream]:
         """Return the HTTP clients that the plugin holds at its top level."""
-        return [
-            v for v in vars(self.module or SimpleNamespace()).values() if isinstance(v, Upstream)
-        ]
+        names = getattr(self.module, "__dict__", {})  # an object with slots has none
+        return [value for value in names.values() if isinstance(value, Upstream)]
 
 
 class Plugins:
@@ -96,15 +96,18 @@ class Plugins:
         return self._hooks[account_type]
 
     def hooks_of(self, plugin: str, account_type: str) -> list[Hook]:
-        """Return those of one plugin."""
-        return [hook for hook in self.hooks(account_type) if hook.plugin == plugin]
+        """Return those of one plugin; one that does not take the type any more must not pass."""
+        found = [hook for hook in self.hooks(account_type) if hook.plugin == plugin]
+        refusal = _stand_in(f"plugin {plugin} takes no accounts of type {account_type}")
+        return found or [Hook(plugin, refusal, Bulkhead(1))]
 
     def _isolate(self, account_type: str) -> list[Hook]:
         concerned = [p for p in self.active if p.problem or p.accepts(account_type)]
         wrappers = [impl for p in concerned for impl in p.impls[TEARDOWN] if _wraps(impl)]
         hooks = []
         for plugin in concerned:
-            calls: list[Callable[..., Any]] = [_stand_in(plugin)] if plugin.problem else []
+            problem = f"plugin {plugin.name} cannot be used: {plugin.problem}"
+            calls: list[Callable[..., Any]] = [_stand_in(problem)] if plugin.problem else []
             calls += [
                 _isolated(TEARDOWN, impl, wrappers)
                 for impl in plugin.impls[TEARDOWN]
@@ -141,13 +144,18 @@ def configure(plugins: Plugins, environ: Mapping[str, str]) -> None:
         ConfigError: a variable has a value that cannot be used.
     """
     for plugin in plugins.active:
-        for upstream in plugin.upstreams():
-            upstream.configure(environ)
-            if upstream.missing:
-                log.warning(
-                    "provider.unconfigured",
-                    extra={"plugin": plugin.name, "missing": upstream.missing},
-                )
+        try:
+            for upstream in plugin.upstreams():
+                upstream.configure(environ)
+                if upstream.missing:
+                    log.warning(
+                        "provider.unconfigured",
+                        extra={"plugin": plugin.name, "missing": upstream.missing},
+                    )
+        except ConfigError:
+            raise
+        except Exception as error:  # its `authenticate` may choke on the key
+            _break(plugin, error)
 
 
 def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugin:
@@ -158,22 +166,22 @@ def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugi
     try:
         if len(points) > 1:
             raise BrokenPlugin("two distributions have an entry point of this name")
-        module = _import(points[0])
+        module = points[0].load()
         plugin.impls = verify(module)
         plugin.module = module
-    except BrokenPlugin as error:
-        plugin.problem = one_line(error)
-        log.error("plugin.broken", extra={"plugin": plugin.name, "reason": plugin.problem})
-    return plugin
-
-
-def _import(point: EntryPoint) -> Any:
-    try:
-        return point.load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a SystemExit at import must not end the service
-        raise BrokenPlugin(f"cannot be imported: {type(error).__name__}: {error}") from error
+        _break(plugin, error)
+    return plugin
+
+
+def _break(plugin: Plugin, error: BaseException) -> None:
+    said = one_line(error)
+    expected = isinstance(error, BrokenPlugin)
+    plugin.problem = said if expected else f"cannot be loaded: {type(error).__name__}: {said}"
+    plugin.impls = defaultdict(list)
+    log.error("plugin.broken", extra={"plugin": plugin.name, "reason": plugin.problem})
 
 
 def verify(module: Any) -> dict[str, list[pluggy.HookImpl]]:
@@ -197,7 +205,8 @@ def verify(module: Any) -> dict[str, list[pluggy.HookImpl]]:
         for impl in found:
             _verify_callable(name, impl)
     types = getattr(module, "ACCOUNT_TYPES", ())
-    if isinstance(types, str) or not all(isinstance(t, str) for t in _items(types)):
+    usable = isinstance(types, Collection) and not isinstance(types, str)
+    if not usable or not all(isinstance(name, str) for name in types):
         raise BrokenPlugin('ACCOUNT_TYPES must be a set of strings such as {"email"}')
     return impls
 
@@ -207,18 +216,16 @@ def checks(plugin: Plugin) -> list[Callable[..., Any]]:
     return [_isolated(CHECK, impl, []) for impl in plugin.impls[CHECK] if not _wraps(impl)]
 
 
-def _items(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, Iterable) else (None,)
-
-
 def _verify_callable(name: str, impl: pluggy.HookImpl) -> None:
     function = impl.function
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise BrokenPlugin(f"{name} is a coroutine, it would never run; use a plain function")
     if inspect.isgeneratorfunction(function) and not _wraps(impl):
         raise BrokenPlugin(f"{name} is a generator, it would never run; use a plain function")
+    if name == TEARDOWN and "account" not in impl.argnames and not _wraps(impl):
+        raise BrokenPlugin(f"{name} has a wrong signature: it must take account, without a default")
     try:
-        inspect.signature(function).bind(**dict.fromkeys((*impl.argnames, *impl.kwargnames)))
+        inspect.signature(function).bind(*impl.argnames)  # pluggy passes nothing by keyword
     except TypeError as error:
         raise BrokenPlugin(f"{name} has a wrong signature: {error}") from error
 
@@ -243,13 +250,15 @@ def _isolated(
     """
     manager = _manager()
     for each in (*wrappers, impl):
-        manager.register(SimpleNamespace(**{name: each.function}))
+        holder = ModuleType(each.plugin_name)  # equal to no other, even if it holds the same
+        setattr(holder, name, each.function)
+        manager.register(holder, str(id(holder)))
     caller: pluggy.HookCaller = getattr(manager.hook, name)
     return caller
 
 
-def _stand_in(plugin: Plugin) -> Callable[..., Any]:
+def _stand_in(reason: str) -> Callable[..., Any]:
     def fail(account: Account) -> None:
-        raise TeardownFailed(f"plugin {plugin.name} cannot be used: {plugin.problem}")
+        raise TeardownFailed(reason)
 
     return fail

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from http import HTTPStatus
 
 from flask import Flask, Response
 from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.http import HTTP_STATUS_CODES
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def response(problem: Problem) -> Response:
     status, detail = DETAILS[problem.error]
     body = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": HTTP_STATUS_CODES[status],
         "status": status,
         "detail": detail,
         "error": problem.error,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -13,19 +14,19 @@ from datetime import datetime
 from puffle_accounts import context
 from puffle_accounts.database import UNAVAILABLE
 from puffle_accounts.orphans import Claimed, Ledger
-from puffle_accounts.plugins import Plugins
+from puffle_accounts.plugins import Plugin, Plugins
 from puffle_accounts.teardown import Batch, Outcome
 from puffle_accounts.text import one_line
 
 SIDE_BY_SIDE = 8  # calls at a time to one provider
-NOT_NOW = frozenset({401, 402, 429})  # it would answer the next call the same
+NOT_NOW = (401, 402, 429)  # it would answer the next call the same
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Run:
-    """One pass over the orphans that are due.
+    """One pass over the orphans that are due as it begins; none is tried twice.
 
     Args:
         ledger: where they are.
@@ -41,7 +42,7 @@ class Run:
     ledger: Ledger
     plugins: Plugins
     timeout: float
-    limit: int | None = None
+    limit: float = math.inf
     only: str | None = None
     parked: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
@@ -57,9 +58,9 @@ class Run:
             Exception: what went wrong with the database, after all lanes have ended.
         """
         began = self.ledger.now()
-        names = [p.name for p in self.plugins.active if self.only in (None, p.name)]
         lanes = [
-            threading.Thread(target=self._lane, args=(name, began), daemon=True) for name in names
+            threading.Thread(target=self._lane, args=(plugin, began), daemon=True)
+            for plugin in self._concerned()
         ]
         for lane in lanes:
             lane.start()
@@ -69,35 +70,41 @@ class Run:
             raise self._errors[0]
         return self.results
 
-    def _lane(self, plugin: str, began: datetime) -> None:
+    def count(self) -> int:
+        """Return how many orphans there are to try."""
+        now, kinds = self.ledger.now(), {False, self.parked}
+        due = sum(self.ledger.count(p.name, now, kind) for p in self._concerned() for kind in kinds)
+        return int(min(due, self.limit))
+
+    def _concerned(self) -> list[Plugin]:
+        return [plugin for plugin in self.plugins.active if self.only in (None, plugin.name)]
+
+    def _lane(self, plugin: Plugin, began: datetime) -> None:
         try:
-            if self._drain(plugin, None) and self.parked:
-                self._drain(plugin, began)
+            if self._drain(plugin, began) and self.parked:
+                self._drain(plugin, began, parked=True)
         except Exception as error:
             self._errors.append(error)
 
-    def _drain(self, plugin: str, parked_before: datetime | None) -> bool:
+    def _drain(self, plugin: Plugin, began: datetime, parked: bool = False) -> bool:
         """Work until nothing is left to claim; return whether the provider went along."""
         while not self.stop.is_set():
-            wanted = self._allowance(SIDE_BY_SIDE)
-            orphans = self.ledger.claim(plugin, wanted, parked_before) if wanted else []
-            self._allowance(len(orphans) - wanted)
+            orphans = self._claim(plugin, began, parked)
             if not orphans:
                 return True
             refused = self._try(orphans)
             if refused:
-                log.warning("retry.stopped", extra={"plugin": plugin, "reason": refused})
+                log.warning("retry.stopped", extra={"plugin": plugin.name, "reason": refused})
                 return False
         return False
 
-    def _allowance(self, wanted: int) -> int:
-        """Take from what the limit leaves, or give back with a negative number."""
+    def _claim(self, plugin: Plugin, began: datetime, parked: bool) -> list[Claimed]:
+        """Claim as many as may be called at once; lanes take turns, so that the limit is exact."""
         with self._lock:
-            if self.limit is None:
-                return wanted
-            granted = min(wanted, self.limit)
-            self.limit -= granted
-            return granted
+            most = int(min(SIDE_BY_SIDE, plugin.bulkhead.limit, self.limit))
+            orphans = self.ledger.claim(plugin.name, most, began, parked)
+            self.limit -= len(orphans)
+            return orphans
 
     def _try(self, orphans: list[Claimed]) -> str | None:
         """Call for each orphan and settle it; return why to stop asking this provider."""

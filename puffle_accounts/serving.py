@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from gunicorn.glogging import Logger as GunicornLogger
 
-from puffle_accounts.config import Config, ConfigError, log_format
+from puffle_accounts.config import Config, ConfigError, log_format, text
 from puffle_accounts.logs import formatter
 
 GRACE = 5.0  # seconds beyond the teardown deadline: for the row change and the answer
@@ -43,8 +43,13 @@ def on_starting(server: Any) -> None:
             " or a restart cuts off requests that wait for a provider"
         )
     if settings.worker_class_str == "gthread":
-        # Threads must outnumber the bulkhead, or a hung provider takes them all.
-        os.environ.setdefault("PUFFLE_PLUGIN_CALLS", str(max(1, settings.threads // 2)))
+        if text(os.environ, "PUFFLE_PLUGIN_CALLS") is None:
+            os.environ["PUFFLE_PLUGIN_CALLS"] = str(max(1, settings.threads // 2))
+        if _config().plugin_calls >= settings.threads > 1:
+            server.log.warning(
+                "PUFFLE_PLUGIN_CALLS should be below the number of threads,"
+                " or a hung provider takes them all"
+            )
 
 
 def _config() -> Config:

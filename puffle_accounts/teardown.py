@@ -55,18 +55,18 @@ class Batch:
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
-        self._waiting: dict[int, tuple[Hook, Account]] = {}
+        self._waiting: dict[int, tuple[Hook, Account, str | None]] = {}
         self._done: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
 
     def start(self, hook: Hook, account: Account) -> None:
         """Call a hook with an account, in the background."""
-        number = len(self._waiting)
-        self._waiting[number] = (hook, account)
+        number, request_id = len(self._waiting), context.request_id.get()
+        self._waiting[number] = (hook, account, request_id)
         if time.monotonic() >= self._deadline:
             return
         work = contextvars.Context()  # an empty one: a plugin sees nothing of the request
         work.run(context.deadline.set, self._deadline)
-        work.run(context.request_id.set, context.request_id.get())
+        work.run(context.request_id.set, request_id)
         thread = threading.Thread(
             target=work.run,
             args=(_call, hook, account, self._deadline, number, self._done),
@@ -76,7 +76,7 @@ class Batch:
         try:
             thread.start()
         except RuntimeError as error:  # the machine has no thread left
-            self._done.put((number, _failed(hook, account, error, 0)))
+            self._done.put((number, _failed(hook, account, error, None)))
 
     def finish(self) -> list[Outcome]:
         """Return every call's outcome; what is not done at the deadline counts as failed."""
@@ -90,9 +90,10 @@ class Batch:
             del self._waiting[number]
             outcomes.append(outcome)
         late = TeardownFailed("did not finish before the teardown deadline")
-        return outcomes + [
-            _failed(hook, account, late, None) for hook, account in self._waiting.values()
-        ]
+        for hook, account, request_id in self._waiting.values():
+            context.request_id.set(request_id)  # a retry's calls are of several requests
+            outcomes.append(_failed(hook, account, late, None))
+        return outcomes
 
 
 def run(hooks: Iterable[Hook], account: Account, deadline: float) -> list[Outcome]:
@@ -142,19 +143,21 @@ def _isolated(hook: Hook, account: Account, started: float) -> Outcome:
 
 def _failed(hook: Hook, account: Account, error: BaseException, started: float | None) -> Outcome:
     expected = isinstance(error, TeardownFailed)
-    reason = one_line(error if expected else f"{type(error).__name__}: {one_line(error)}")
+    said = one_line(error)
+    reason = said if expected else one_line(f"{type(error).__name__}: {said}")
     log.warning(
         "teardown.failed",
         extra=_fields(hook, account, started, reason),
         exc_info=None if expected else error,
     )
+    details = error if expected else None  # another's `status` may be anything
     return Outcome(
         hook,
         account,
         failure=reason or "failed without a word",
-        retry_after=_seconds(getattr(error, "retry_after", None)),
-        permanent=expected and bool(getattr(error, "permanent", False)),
-        status=getattr(error, "status", None),
+        retry_after=_seconds(getattr(details, "retry_after", None)),
+        permanent=bool(getattr(details, "permanent", False)),
+        status=getattr(details, "status", None),
     )
 
 
@@ -175,6 +178,6 @@ def _seconds(value: Any) -> float:
         seconds = float(value)
     except OverflowError:
         return math.inf
-    except (TypeError, ValueError):
+    except BaseException:  # whatever a plugin gave may do when it is looked at
         return 0.0
     return seconds if seconds > 0 else 0.0  # not a number compares as false

@@ -1,9 +1,10 @@
 """The kit for plugin authors' tests: an account, a call as the service makes it, a fake provider.
 
-def test_it_deletes_the_contact():
+def test_it_deletes_the_contact(monkeypatch):
     with FakeProvider() as provider:
+        monkeypatch.setenv("EXAMPLE_API_KEY", "any")
+        monkeypatch.setenv("EXAMPLE_BASE_URL", provider.url)
         provider.answer(200)
-        os.environ["EXAMPLE_BASE_URL"] = provider.url
         result = call(my_plugin, account(metadata={"contact": "c-1"}))
         assert result.said == "contact deleted"
         assert provider.requests[0].path == "/contacts/c-1"
@@ -12,10 +13,12 @@ def test_it_deletes_the_contact():
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import uuid
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,8 +28,9 @@ from puffle_accounts import plugins, teardown
 from puffle_accounts.account import Account
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.plugins import Plugin, Plugins
+from puffle_accounts.text import one_line
 
-__all__ = ["FakeProvider", "Request", "Result", "account", "call"]
+__all__ = ["FakeProvider", "Request", "Result", "account", "call", "check"]
 
 
 def account(**values: Any) -> Account:
@@ -63,6 +67,8 @@ class Result:
 def call(plugin: Any, account: Account, seconds: float = 10.0) -> Result:
     """Verify a plugin and call it with an account, isolated, as the service does.
 
+    Its HTTP clients read the environment's variables afresh.
+
     Args:
         plugin: a module, or an object with methods that are marked with `@hookimpl`.
         account: what to tear down.
@@ -71,9 +77,7 @@ def call(plugin: Any, account: Account, seconds: float = 10.0) -> Result:
     Raises:
         BrokenPlugin: the service could not use the plugin.
     """
-    impls = plugins.verify(plugin)
-    only = Plugin("plugin-under-test", "", Bulkhead(8), module=plugin, impls=impls)
-    hooks = Plugins([only]).hooks(account.type)
+    hooks = _configured(plugin).hooks(account.type)
     outcomes = teardown.run(hooks, account, time.monotonic() + seconds)
     failed = next((outcome for outcome in outcomes if outcome.failure), None)
     said = next((outcome.said for outcome in outcomes if outcome.said), None)
@@ -83,6 +87,28 @@ def call(plugin: Any, account: Account, seconds: float = 10.0) -> Result:
         retry_after=failed.retry_after if failed else 0.0,
         permanent=bool(failed and failed.permanent),
     )
+
+
+def check(plugin: Any) -> str | None:
+    """Call a plugin's `check_provider`; return what it raised in a line, `None` if nothing.
+
+    Raises:
+        BrokenPlugin: the service could not use the plugin.
+    """
+    asks = plugins.checks(_configured(plugin).all[0])
+    try:
+        for ask in asks:
+            ask()
+    except Exception as error:
+        return one_line(error) or type(error).__name__
+    return None
+
+
+def _configured(plugin: Any) -> Plugins:
+    impls = plugins.verify(plugin)
+    only = Plugins([Plugin("plugin-under-test", "", Bulkhead(8), module=plugin, impls=impls)])
+    plugins.configure(only, os.environ)
+    return only
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +132,14 @@ class _Answer:
 class FakeProvider:
     """An HTTP server on loopback that gives the answers it was told, the last one for ever.
 
-    A context manager; `url` is where it listens, `requests` what it was asked.
+    It says 200 until it is told. A context manager; `url` is where it listens, `requests` what
+    it was asked.
     """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self._answers: deque[_Answer] = deque()
+        self._answer = _Answer(200, b"", {}, 0.0)
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -148,7 +176,7 @@ class FakeProvider:
         return self
 
     def __enter__(self) -> FakeProvider:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -161,7 +189,9 @@ class FakeProvider:
         self.requests.append(
             Request(handler.command, handler.path, dict(handler.headers.items()), body)
         )
-        answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
+        with suppress(IndexError):
+            self._answer = self._answers.popleft()
+        answer = self._answer
         time.sleep(answer.delay)
         handler.send_response(answer.status)
         for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():

@@ -9,7 +9,7 @@ MAX_LINE = 500
 SHORTEST_SECRET = 6  # anything shorter would blacken innocent words
 
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
-_ALWAYS = r"pk_live_[\w-]+|(?<=://)[^/\s@\"']+(?=@)|(?i:(?<=bearer ))[^\s\"',]+"
+_ALWAYS = r"pk_live_[\w-]+|(?<=://)[^/\s\"']+(?=@)|(?i:(?<=bearer ))[^\s\"',]+"
 _secrets = re.compile(_ALWAYS)
 
 
@@ -34,7 +34,7 @@ def one_line(text: object) -> str:
     """Return `text` as one clean line of at most 500 printable characters, secrets hidden."""
     try:
         raw = str(text)
-    except Exception:
+    except BaseException:  # a plugin's object may do anything, SystemExit included
         raw = f"unprintable {type(text).__name__}"
     printable = "".join(c if c.isprintable() else " " for c in scrub(raw)[: 4 * MAX_LINE])
-    return " ".join(printable.split())[:MAX_LINE]
+    return " ".join(printable.split())[:MAX_LINE].rstrip()

@@ -23,10 +23,13 @@ import io
 import json
 import os
 import re
+import ssl
 import string
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -49,6 +52,7 @@ MOST_BODY = 8192  # bytes; an error message needs no more
 POOL = 512  # kept-alive connections per provider
 
 TEMPORARY = frozenset({408, 409, 425, 429})
+BODY_DECIDES = frozenset({403, 404})  # what these mean stands in their body alone
 CODE = re.compile(r"[\w./-]{1,64}", re.ASCII)
 
 
@@ -156,9 +160,11 @@ class Upstream:
         """Send `payload` as JSON; arguments, answer and errors as for `delete`."""
         return self._request("POST", segments, tried, share, payload=payload)
 
-    def get(self, *segments: str, params: Mapping[str, str], tried: str) -> bool:
-        """Ask with a query; arguments, answer and errors as for `delete`."""
-        return self._request("GET", segments, tried, 1.0, params=params)
+    def get(self, *segments: str, params: Mapping[str, str], tried: str) -> None:
+        """Ask for what has to be there, with a query; arguments and errors as for `delete`."""
+        if not self._request("GET", segments, tried, 1.0, params=params):
+            why = f"404 (check {self._base_url_variable})"
+            raise self._failed(tried, why, permanent=True, status=404)
 
     def _request(
         self,
@@ -191,9 +197,11 @@ class Upstream:
         payload: Any,
         params: Mapping[str, str] | None,
     ) -> requests.PreparedRequest:
-        if any(segment in ("", ".", "..") for segment in segments):  # quoting keeps these
-            raise self._failed(tried, "an id that cannot be part of a URL", permanent=True)
-        path = "/".join(quote(segment, safe="") for segment in segments)
+        try:
+            path = "/".join(map(_quoted, segments))
+        except ValueError:
+            why = "an id that cannot be part of a URL"
+            raise self._failed(tried, why, permanent=True) from None
         query = f"?{urlencode(params)}" if params else ""
         headers = dict(self._headers)
         request_id = context.request_id.get()
@@ -214,10 +222,11 @@ class Upstream:
                 return self._adapter.send(request, timeout=timeout, **self._settings)
             except _StaleConnection:
                 return self._adapter.send(request, timeout=timeout, **self._settings)
+        except requests.ConnectTimeout:
+            raise self._failed(tried, f"no connection within {timeout[0]:.1f} s") from None
         except requests.Timeout:
             raise self._failed(tried, f"no answer within {seconds:.1f} s") from None
-        except (requests.RequestException, _StaleConnection, OSError) as error:
-            # The exception's own words may hold the URL or a header.
+        except Exception as error:  # its own words may hold the URL or a header
             raise self._failed(tried, f"no connection ({type(error).__name__})") from None
 
     def _judge(self, response: requests.Response, tried: str) -> bool:
@@ -227,19 +236,21 @@ class Upstream:
             _read(response)
             return True
         body = _read(response)
-        if status == 404 and self._is_gone(body):
+        if status == 404 and body and self._is_gone(body):
             return False
-        code = str(body.get(self._code, ""))
+        undecided = body is None and status in BODY_DECIDES
+        code = str((body or {}).get(self._code) or "")
         passing = status in TEMPORARY or status >= 500 or code in self._temporary_codes
+        words = [
+            str(status),
+            code if CODE.fullmatch(code) else "",
+            "(its body was cut short)" if undecided else self._hint(status),
+        ]
         raise self._failed(
             tried,
-            " ".join(
-                filter(
-                    None, [str(status), code if CODE.fullmatch(code) else "", self._hint(status)]
-                )
-            ),
+            " ".join(filter(None, words)),
             retry_after=_retry_after(response.headers.get("Retry-After")),
-            permanent=not passing,
+            permanent=not (passing or undecided),
             status=status,
         )
 
@@ -255,19 +266,27 @@ class Upstream:
         return UpstreamFailed(f"{self.name}: {tried}: {why}", **details)
 
 
-def _read(response: requests.Response) -> Mapping[str, Any]:
-    """Return the JSON object in the first bytes of the body, empty if there is none."""
-    body: Any = None
+def _quoted(segment: str) -> str:
+    if segment in ("", ".", ".."):  # quoting keeps these
+        raise ValueError(segment)
+    return quote(segment, safe="")
+
+
+def _read(response: requests.Response) -> Mapping[str, Any] | None:
+    """Return the JSON object in the first bytes of the body, empty if that is no object.
+
+    `None` is for a body that did not come, or not in time.
+    """
     try:
         data = response.raw.read(MOST_BODY, decode_content=True)
-        if len(data) < MOST_BODY:
-            response.raw.release_conn()
-        else:
-            response.raw.close()
+    except Exception:  # cut short, too slow, or in an encoding that it is not in
+        return None
+    finally:
+        response.raw.close()  # read to its end, it has given its connection back before
+    try:
         body = json.loads(data)
-    except Exception:  # a body never decides: whatever is wrong with it, the status is there
-        if not response.raw.closed:
-            response.raw.close()
+    except (ValueError, RecursionError):
+        return {}
     return body if isinstance(body, dict) else {}
 
 
@@ -278,7 +297,8 @@ def _retry_after(value: str | None) -> float | None:
     try:
         if value.strip().isdecimal():
             return float(value)
-        return max((parsedate_to_datetime(value) - clock.now()).total_seconds(), 0.0)
+        date = parsedate_to_datetime(value).replace(tzinfo=timezone.utc)  # by definition
+        return max((date - clock.now()).total_seconds(), 0.0)
     except (ValueError, TypeError, OverflowError):
         return None
 
@@ -333,15 +353,24 @@ class _Clocked:
         self._answered = False
         super().connect()  # type: ignore[misc]
 
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        with self._telling_stale():
+            super().request(*args, **kwargs)  # type: ignore[misc]
+
     def getresponse(self) -> Any:
-        try:
+        with self._telling_stale():
             response = super().getresponse()  # type: ignore[misc]
-        except ConnectionError as error:
+        self._answered = True
+        return response
+
+    @contextmanager
+    def _telling_stale(self) -> Iterator[None]:
+        try:
+            yield
+        except (ConnectionError, ssl.SSLEOFError) as error:
             if self._answered:
                 raise _StaleConnection from error
             raise
-        self._answered = True
-        return response
 
 
 class _ClockedHTTP(_Clocked, HTTPConnection):

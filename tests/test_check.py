@@ -1,0 +1,192 @@
+"""`check`: a line for each thing that a DELETE needs, and the exit status of a readiness probe."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+
+import pytest
+from support import invoke, only, run, write_distribution
+
+ALL_WELL = """\
+ok    database: answers
+ok    schema: up to date
+ok    orphans: 0 orphans, 0 of them parked
+ok    plugin agentmail: ok
+ok    plugin instantly: ok
+ok    plugin unipile: ok
+ok    provider agentmail: credentials accepted
+ok    provider instantly: credentials accepted
+ok    provider unipile: credentials accepted
+"""
+PROVIDERS = ("agentmail", "instantly", "unipile")
+
+PLUGIN = """
+import time
+from puffle_accounts import hookimpl
+
+@hookimpl
+def teardown_account(account):
+    return None
+
+@hookimpl
+def check_provider():
+    {does}
+"""
+
+
+@pytest.fixture
+def check(stack):
+    """Run `check` in this process."""
+
+    return lambda **environ: invoke({**stack.environ, **environ}, "check")
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a plugin called crm."""
+
+    def install(source: str) -> None:
+        write_distribution(tmp_path, "puffle-crm", source, "crm = puffle_crm")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "puffle_crm", raising=False)
+
+    return install
+
+
+def bad(ended) -> list[str]:
+    """Return what is not well; every line has the form of one."""
+    lines = ended.stdout.splitlines()
+    assert all(re.fullmatch(r"(ok  |FAIL)  [^:]+: \S.*", line) for line in lines), ended.stdout
+    return [line.removeprefix("FAIL  ") for line in lines if line.startswith("FAIL")]
+
+
+@pytest.mark.parametrize("module", [("puffle_accounts",), ("flask", "--app", "wsgi")])
+def test_when_all_is_well_there_is_a_line_each_and_the_status_is_0(stack, module):
+    checked = run(*module, "check", **stack.environ)
+    assert checked.returncode == 0
+    assert sorted(checked.stdout.splitlines()) == sorted(ALL_WELL.splitlines())
+
+
+@only("sqlite")
+def test_it_asks_providers_nothing_that_changes_anything(stack, check):
+    stack.add_linkedin()
+    stack.add_email()
+    before = {provider: set(held) for provider, held in stack.sandbox.resources.items()}
+    assert check().exit_code == 0
+    assert [call.method for call in stack.sandbox.calls] == ["GET"] * 3
+    assert stack.sandbox.resources == before
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////no/such/folder/x.db", "postgresql://u:hunter2@127.0.0.1:1/db"]
+)
+@only("sqlite")
+def test_a_database_that_is_away_is_one_bad_line_and_the_rest_is_still_looked_at(check, url):
+    checked = check(DATABASE_URL=url)
+    [line] = bad(checked)
+    assert checked.exit_code == 1
+    assert line.startswith("database: ")
+    assert "hunter2" not in checked.stdout
+    assert checked.stdout.count("credentials accepted") == 3
+
+
+def test_tables_that_are_not_there_are_a_bad_line_that_says_what_to_run(stack, check):
+    stack.sql("DROP TABLE puffle_accounts_migrations")
+    checked = check()
+    [line] = bad(checked)
+    assert checked.exit_code == 1
+    assert line.startswith("schema: ")
+    assert "puffle-accounts db upgrade" in line
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [("refuse", "401"), ("unpaid", "402"), ("fail", "500"), ("rate-limit", "429")],
+)
+@only("sqlite")
+def test_a_provider_that_refuses_is_a_bad_line_with_its_status(stack, check, provider, mode, said):
+    stack.sandbox.behave(provider, mode)
+    checked = check()
+    [line] = bad(checked)
+    assert checked.exit_code == 1
+    assert line.startswith(f"provider {provider}: ")
+    assert said in line
+    assert mode != "refuse" or f"{provider.upper()}_API_KEY" in line
+    assert "not-a-real" not in checked.stdout + checked.stderr, "the key"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@only("sqlite")
+def test_a_missing_key_is_a_bad_line_that_names_it(check, provider):
+    checked = check(**{f"{provider.upper()}_API_KEY": ""})
+    [line] = bad(checked)
+    assert checked.exit_code == 1
+    assert line.startswith(f"provider {provider}: ")
+    assert f"{provider.upper()}_API_KEY is not set" in line
+
+
+@only("sqlite")
+def test_a_provider_that_hangs_is_given_up_and_the_others_are_not_kept_waiting(stack, check):
+    stack.sandbox.behave("instantly", "hang")
+    began = time.monotonic()
+    checked = check(PUFFLE_TEARDOWN_TIMEOUT="1")
+    assert time.monotonic() - began < 8
+    [line] = bad(checked)
+    assert checked.exit_code == 1
+    assert line.startswith("provider instantly: ")
+    assert "no answer within" in line
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("time.sleep(600)", "no answer within 1 s"),
+        ("raise SystemExit(3)", "3"),
+        ("raise ValueError", "ValueError"),
+        ("raise ValueError('one\\ntwo\\x00')", "one two"),
+    ],
+)
+@only("sqlite")
+def test_whatever_a_plugins_own_check_does_is_a_bad_line(check, install, does, said):
+    install(PLUGIN.format(does=does))
+    began = time.monotonic()
+    checked = check(PUFFLE_TEARDOWN_TIMEOUT="1")
+    assert time.monotonic() - began < 30
+    assert (checked.exit_code, bad(checked)) == (1, [f"provider crm: {said}"])
+    assert "ok    plugin crm: ok\n" in checked.stdout
+
+
+@only("sqlite")
+def test_a_broken_plugin_is_a_bad_line_and_a_disabled_one_is_not(check, install):
+    install("import no_such_module")
+    broken = check()
+    [line] = bad(broken)
+    assert broken.exit_code == 1
+    assert line.startswith("plugin crm: broken: ")
+    assert "no_such_module" in line
+    disabled = check(PUFFLE_DISABLED_PLUGINS="crm")
+    assert (disabled.exit_code, bad(disabled)) == (0, [])
+    assert "ok    plugin crm: disabled\n" in disabled.stdout
+
+
+@only("sqlite")
+def test_the_provider_of_a_disabled_plugin_is_not_asked(stack, check):
+    stack.sandbox.behave("unipile", "refuse")
+    checked = check(PUFFLE_DISABLED_PLUGINS="unipile")
+    assert (checked.exit_code, bad(checked)) == (0, [])
+    assert "provider unipile" not in checked.stdout
+    assert {call.provider for call in stack.sandbox.calls} == {"instantly", "agentmail"}
+
+
+def test_orphans_that_were_parked_for_90_days_are_pointed_out(live, check):
+    live.sandbox.behave("unipile", "refuse")
+    live.delete(live.add_linkedin())
+    live.sandbox.behave("unipile", "ok")
+    assert "orphans: 1 orphans, 1 of them parked\n" in check().stdout
+    live.sql("UPDATE orphans SET parked_at = '2026-01-01 00:00:00.000000+00:00'")
+    checked = check()
+    assert checked.exit_code == 0, "a reminder, not a reason to take the service out"
+    assert "1 parked for more than 90 days" in checked.stdout

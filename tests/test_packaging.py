@@ -1,0 +1,159 @@
+"""What `pip install` of this project puts on a machine."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import email
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "bench", "*.db*")
+MODULES = {path.name for path in (ROOT / "plugins").glob("*.py")}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    """The wheel that a clean copy of the tree makes."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "tree", ignore=NOT_SOURCE)
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    made = subprocess.run(
+        [*pip, "wheel", "--no-deps", "--wheel-dir", folder / "made", folder / "tree"],
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    [path] = (folder / "made").iterdir()
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel, tmp_path_factory) -> Path:
+    """A virtual environment with the wheel; its dependencies are those of this one."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=False)
+    here, there = (
+        sysconfig.get_path("purelib"),
+        sysconfig.get_path("purelib", vars={"base": folder}),
+    )
+    (Path(there) / "dependencies.pth").write_text(here)
+    python = folder / "bin" / "python"
+    install = ("install", "--quiet", "--no-deps", "--no-index", wheel.filename)
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
+    return folder / "bin"
+
+
+def metadata(wheel: zipfile.ZipFile, name: str) -> str:
+    [path] = [each for each in wheel.namelist() if each.endswith(f".dist-info/{name}")]
+    return wheel.read(path).decode()
+
+
+def test_it_installs_the_package_and_the_plugins_modules_and_nothing_else_at_the_top(wheel):
+    top = {name.split("/")[0] for name in wheel.namelist()}
+    assert {name for name in top if not name.endswith(".dist-info")} == {
+        "puffle_accounts",
+        *MODULES,
+    }
+    assert len(MODULES) == 3
+
+
+def test_it_holds_every_file_of_the_package(wheel):
+    in_tree = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "puffle_accounts").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert in_tree == {name for name in wheel.namelist() if name.startswith("puffle_accounts/")}
+    assert {
+        "puffle_accounts/openapi.yaml",
+        "puffle_accounts/py.typed",
+        "puffle_accounts/migrations/0001_initial.py",
+    } <= in_tree
+
+
+def test_it_offers_one_command_and_the_three_plugins(wheel):
+    points = configparser.ConfigParser()
+    points.read_string(metadata(wheel, "entry_points.txt"))
+    assert {section: dict(points[section]) for section in points.sections()} == {
+        "console_scripts": {"puffle-accounts": "puffle_accounts.__main__:main"},
+        "puffle_accounts": {
+            name: f"puffle_{name}" for name in ("unipile", "instantly", "agentmail")
+        },
+    }
+
+
+def test_its_metadata_tells_the_python_the_extras_and_the_licence(wheel):
+    about = email.message_from_string(metadata(wheel, "METADATA"))
+    assert (about["Name"], about["Requires-Python"]) == ("puffle-accounts", ">=3.10")
+    assert about["License"] == "MIT"
+    assert any(name.endswith("/LICENSE") for name in wheel.namelist())
+    assert set(about.get_all("Provides-Extra")) == {"postgres", "gevent", "test"}
+    wanted = about.get_all("Requires-Dist")
+    for extra, package in (
+        ("postgres", "psycopg"),
+        ("gevent", "gevent"),
+        ("gevent", "packaging"),
+        ("test", "pytest"),
+    ):
+        assert any(w.startswith(package) and f'extra == "{extra}"' in w for w in wanted)
+    always = [w for w in wanted if "extra ==" not in w]
+    assert not [w for w in always if w.startswith(("psycopg", "gevent", "pytest"))]
+
+
+def test_every_import_of_the_package_is_a_dependency_of_its_own(wheel):
+    """Nothing comes along only because something else happens to need it, but Flask's own."""
+    about = email.message_from_string(metadata(wheel, "METADATA"))
+    declared = {w.split(">")[0].split("[")[0].lower() for w in about.get_all("Requires-Dist")}
+    declared |= {"werkzeug", "playhouse"}  # of Flask, of Peewee
+    names = {"flask_httpauth": "flask-httpauth", "yaml": "pyyaml"}
+    imported = set()
+    for name in wheel.namelist():
+        if name.endswith(".py"):
+            for node in ast.walk(ast.parse(wheel.read(name))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    imported.add(node.module)
+    roots = {module.split(".")[0] for module in imported} - set(sys.stdlib_module_names)
+    assert {names.get(root, root) for root in roots} - {"puffle_accounts"} <= declared
+
+
+def test_the_installed_command_works_from_another_folder(elsewhere, tmp_path):
+    def run(*arguments: str) -> str:
+        ended = subprocess.run(
+            [elsewhere / "puffle-accounts", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    lines = run("plugins").splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["agentmail", "instantly", "unipile"]
+    assert {line.split()[-1] for line in lines} == {"ok"}
+    assert run("db", "upgrade") == "applied 0001_initial\n"
+    assert (tmp_path / "puffle-accounts.db").exists(), "the default of DATABASE_URL"
+    assert run("keys", "create", "6c7e1c8e-8c6b-4f0e-9a53-3b1f5d0c6d0a").startswith("pk_live_")
+
+
+def test_what_is_installed_is_the_wheel_and_not_the_tree(elsewhere, tmp_path):
+    where = subprocess.run(
+        [elsewhere / "python", "-c", "import puffle_accounts as p; print(p.__file__)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert where.stdout.startswith(str(elsewhere.parent))

@@ -1,0 +1,189 @@
+"""What plugin authors are told is true: the page, and the example to copy."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from support import ROOT, only
+
+from puffle_accounts import Account, TeardownFailed, hookspecs, plugins, testing
+from puffle_accounts.config import Config
+from puffle_accounts.hookspecs import GROUP
+from puffle_accounts.orphans import MOST_ATTEMPTS
+from puffle_accounts.testing import FakeProvider, account, call, check
+from puffle_accounts.text import MAX_LINE
+from puffle_accounts.upstream import Upstream
+
+PAGE = (ROOT / "docs" / "plugins.md").read_text()
+EXAMPLE = ROOT / "examples" / "puffle-example-crm"
+HOOKS = [f for f in vars(hookspecs).values() if hasattr(f, f"{GROUP}_spec")]
+DESCRIBED = {
+    **{hook.__name__: hook for hook in HOOKS},
+    "TeardownFailed": TeardownFailed,
+    "Upstream": Upstream,
+    **{f"Upstream.{name}": getattr(Upstream, name) for name in ("delete", "post", "get")},
+    **{name: getattr(testing, name) for name in ("account", "call", "check")},
+    "FakeProvider.answer": FakeProvider.answer,
+}
+
+
+def signature(something) -> str:
+    text = str(inspect.signature(something)).replace("'", "").replace("(self, ", "(")
+    return text.removesuffix(" -> None") if inspect.isclass(something) else text
+
+
+# The page
+
+
+def test_the_page_gives_each_hooks_signature_and_every_other_as_it_is_in_the_code():
+    headings = dict(re.findall(r"^### `([\w.]+)(\(.*)`$", PAGE, re.MULTILINE))
+    assert headings == {name: signature(it) for name, it in DESCRIBED.items()}
+    assert [hook.__name__ for hook in HOOKS] == ["teardown_account", "check_provider"]
+
+
+def test_the_page_explains_every_field_argument_and_name_that_authors_use():
+    named = set(re.findall(r"`([\w.]+)`", PAGE))
+    assert {field.name for field in fields(Account)} <= named
+    for it in (TeardownFailed, Upstream):
+        assert set(inspect.signature(it).parameters) <= named
+    assert {field.name for field in fields(testing.Result)} <= named
+    assert {field.name for field in fields(testing.Request)} <= named
+    assert set(testing.__all__) - {"Request", "Result"} <= set(re.findall(r"\w+", PAGE))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"`PUFFLE_TEARDOWN_TIMEOUT` seconds ({Config.teardown_timeout:g} by default)",
+        f"under way in one worker process ({Config.plugin_calls} by\ndefault;",
+        f"one clean line of at most {MAX_LINE} characters",
+        f"After\n{MOST_ATTEMPTS} attempts the orphan is parked",
+    ],
+)
+def test_the_pages_numbers_are_those_of_the_code(said):
+    assert said in PAGE
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    """The page's Python as files: a block belongs to the file that its first line names."""
+    folder = tmp_path_factory.mktemp("page")
+    for name, code in re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE, re.M | re.S):
+        with (folder / name).open("a") as file:
+            file.write(code)
+    return folder
+
+
+def load(page: Path, name: str):
+    """Return a module of the page."""
+    module = type(sys)(name)
+    exec(compile((page / f"{name}.py").read_text(), name, "exec"), vars(module))
+    return module
+
+
+def test_all_python_on_the_page_belongs_to_a_file_that_is_tested_here(page):
+    assert {path.name for path in page.iterdir()} == {
+        *("puffle_example_crm.py", "test_puffle_example_crm.py"),
+        *("puffle_exports.py", "puffle_timing.py"),
+    }
+    assert PAGE.count("```python\n") == PAGE.count("```python\n# ")
+
+
+def test_the_pages_complete_plugin_is_the_example_and_its_test_begins_like_the_examples(page):
+    for name in ("puffle_example_crm.py", "test_puffle_example_crm.py"):
+        assert (EXAMPLE / name).read_text().startswith((page / name).read_text())
+    assert (page / "puffle_example_crm.py").read_text() == (
+        EXAMPLE / "puffle_example_crm.py"
+    ).read_text()
+    (entry_point,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.M | re.S)
+    assert entry_point in (EXAMPLE / "pyproject.toml").read_text()
+
+
+def test_the_pages_example_of_each_hook_does_what_it_says(page, tmp_path):
+    exports = load(page, "puffle_exports")
+    exports.EXPORTS = tmp_path / "exports"
+    ended = account()
+    assert check(exports) == f"there is no folder {exports.EXPORTS}"
+    (exports.EXPORTS / ended.id).mkdir(parents=True)
+    assert check(exports) is None
+    assert call(exports, ended).said == "exports deleted"
+    assert call(exports, ended).said is None
+    (exports.EXPORTS / ended.id).write_text("no folder")
+    assert call(exports, ended).failure == "the folder of exports is left: Not a directory"
+
+
+def test_the_pages_wrapper_can_be_used(page, events):
+    timing = load(page, "puffle_timing")
+    timing.works = plugins.hookspecs.hookimpl(lambda account: "done", specname="teardown_account")
+    assert call(timing, account()).said == "done"
+    assert [event for event, _ in events() if event.startswith("took ")]
+
+
+# The example
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder into which pip has installed the example."""
+    source, site = tmp_path_factory.mktemp("source") / "example", tmp_path_factory.mktemp("site")
+    shutil.copytree(EXAMPLE, source)
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
+    offline = ("--no-index", "--no-deps", "--no-build-isolation")
+    done = subprocess.run(
+        [*pip, *offline, "--target", site, source], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+def test_the_examples_own_tests_pass_where_it_is_installed(installed, tmp_path):
+    shutil.copy(EXAMPLE / "test_puffle_example_crm.py", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--rootdir", tmp_path, tmp_path],
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "5 passed" in done.stdout
+
+
+@only("sqlite")
+def test_the_installed_example_is_listed_checked_called_and_retried(stack, gunicorn, installed):
+    with FakeProvider() as crm:
+        environ = {
+            "PYTHONPATH": str(installed),
+            "EXAMPLE_CRM_API_KEY": "any",
+            "EXAMPLE_CRM_BASE_URL": crm.url,
+        }
+        shown = stack.command("plugins", **environ)
+        assert shown.returncode == 0
+        assert re.search(
+            r"^example-crm +puffle-example-crm 1\.0 +teardown_account, check_provider +ok$",
+            shown.stdout,
+            re.MULTILINE,
+        )
+        assert (
+            "provider example-crm: credentials accepted" in stack.command("check", **environ).stdout
+        )
+
+        gunicorn(**environ)
+        crm.requests.clear()
+        crm.answer(503).answer(200)
+        ended = stack.add_email(metadata={"example_crm_contact": "c/1"})
+        others = stack.add_linkedin(metadata={"example_crm_contact": "c-2"})
+        assert stack.delete(others).headers["Teardown-Status"] == "complete"
+        assert stack.delete(ended).headers["Teardown-Status"] == "partial"
+        assert [orphan["plugin"] for orphan in stack.orphans()] == ["example-crm"]
+        retried = stack.command("orphans", "retry", **environ)
+        assert retried.returncode == 0, retried.stdout
+        assert stack.orphans() == []
+        assert [request.path for request in crm.requests] == ["/contacts/c%2F1"] * 2

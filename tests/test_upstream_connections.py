@@ -1,0 +1,492 @@
+"""The HTTP client for plugins: its clock, its connections, and the way to the provider."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from wire import KEY, Wire, answer, deadline, hear, server_side, upstream
+
+from puffle_accounts.upstream import Upstream, UpstreamFailed
+
+# What hangs here hangs for ever unless the client ends it.
+pytestmark = pytest.mark.timeout(60)
+
+OK = answer(200, b"{}")
+GONE = json.dumps({"code": "not_found"}).encode()
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    """No proxy and no CA bundle of whoever runs the tests stands in between."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+
+
+def delete(client: Upstream, thing: str = "t-1", share: float = 1.0) -> bool:
+    return client.delete("things", thing, tried="thing delete", share=share)
+
+
+def failure(client: Upstream, share: float = 1.0) -> UpstreamFailed:
+    with pytest.raises(UpstreamFailed) as caught:
+        delete(client, share=share)
+    return caught.value
+
+
+class Provider:
+    """Speaks bytes: answers the n-th request on a connection as `script(connection, n)` does."""
+
+    def __init__(self, script, tls=None):
+        self.heard: list[bytes] = []
+        self.left = threading.Event()
+        self._script = script
+        self._tls = tls
+
+    def __call__(self, connection, number):
+        try:
+            if self._tls:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            for count in range(1, 1000):
+                request = hear(connection)
+                if not request:
+                    break
+                self.heard.append(request)
+                if self._script(connection, (number, count)) == "close":
+                    break
+        finally:
+            connection.close()
+            self.left.set()
+
+
+@contextmanager
+def serving(script, tls=None):
+    """Yield a client, its provider and its wire."""
+    provider = Provider(script, tls)
+    with Wire(provider) as wire:
+        yield upstream(wire.url.replace("http:", "https:") if tls else wire.url), provider, wire
+
+
+# The clock
+
+
+def drip(*start: bytes, each: bytes = b"x"):
+    """Send a start at once and then some bytes every 0.4 s, for ever."""
+
+    def script(connection, _):
+        connection.sendall(b"".join(start))
+        while True:
+            time.sleep(0.4)
+            connection.sendall(each)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        drip(),
+        drip(b"HTTP/1.1 200"),
+        drip(b"HTTP/1.1 200 OK\r\nX-Slow: "),
+        drip(b"HTTP/1.1 100 Continue\r\n\r\n", each=b"HTTP/1.1 100 Continue\r\n\r\n"),
+        lambda connection, _: time.sleep(60),
+    ],
+    ids=["status", "reason", "headers", "interim", "silence"],
+)
+def test_an_answer_that_does_not_come_ends_by_the_clock(script):
+    with serving(script) as (client, provider, wire), deadline(0.9):
+        failed = failure(client)
+        assert (failed.status, failed.permanent) == (None, False)
+        assert str(failed) == "Example: thing delete: no answer within 0.9 s"
+        assert (len(provider.heard), wire.connections) == (1, 1)
+
+
+@pytest.mark.parametrize(("status", "permanent"), [(404, False), (500, False)])
+@pytest.mark.parametrize(
+    ("headers", "each"),
+    [(b"Content-Length: 900", b"x"), (b"Transfer-Encoding: chunked", b"1\r\nx\r\n"), (b"", b"x")],
+)
+def test_a_body_that_drips_ends_by_the_clock_and_its_connection_is_closed(
+    status, permanent, headers, each
+):
+    start = b"HTTP/1.1 %d x\r\n%s\r\n\r\n" % (status, headers)
+    with serving(drip(start, each=each)) as (client, provider, _), deadline(0.5):
+        failed = failure(client)
+        assert (failed.status, failed.permanent) == (status, permanent)
+        assert provider.left.wait(10)
+
+
+def test_a_200_is_done_although_its_body_drips():
+    with serving(drip(b"HTTP/1.1 200 x\r\nContent-Length: 900\r\n\r\n")) as (client, provider, _):
+        assert delete(client) is True
+        assert provider.left.wait(10)
+
+
+def test_a_connect_that_hangs_ends_by_the_clock():
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):  # nobody accepts: once the queue is full, nobody gets an answer
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        with deadline(1):
+            failed = failure(upstream(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+    assert str(failed) == "Example: thing delete: no connection within 0.9 s"
+    assert not failed.permanent
+
+
+@pytest.mark.parametrize(("share", "seconds"), [(1.0, "0.9"), (0.4, "0.4")])
+def test_a_call_gets_its_share_of_the_time_that_is_left(share, seconds):
+    with serving(lambda connection, _: time.sleep(60)) as (client, _, _), deadline(1):
+        assert str(failure(client, share)).endswith(f"no answer within {seconds} s")
+
+
+# Repeats
+
+
+@pytest.mark.parametrize("status", [408, 413, 429, 500, 502, 503, 504])
+def test_an_answer_is_never_asked_for_twice(status):
+    sent = answer(status, b"", "Retry-After: 0")
+    with serving(lambda connection, _: connection.sendall(sent)) as (client, provider, wire):
+        assert failure(client).status == status
+        assert (len(provider.heard), wire.connections) == (1, 1)
+
+
+def hang_up(connection):
+    return "close"
+
+
+def reset(connection):
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    return "close"
+
+
+@pytest.mark.parametrize("end", [hang_up, reset])
+def test_a_fresh_connection_that_is_closed_is_a_failure_without_a_repeat(end):
+    with serving(lambda connection, _: end(connection)) as (client, provider, wire):
+        assert not failure(client).permanent
+        assert (len(provider.heard), wire.connections) == (1, 1)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("end", [hang_up, reset])
+@pytest.mark.parametrize(
+    "ask",
+    [delete, lambda client: client.post("stop", payload={"emails": ["a@b.co"]}, tried="stop")],
+    ids=["delete", "post"],
+)
+def test_a_kept_alive_connection_that_turns_out_to_be_closed_is_replaced_once(
+    ask, end, tls, certificate, monkeypatch
+):
+    def script(connection, at):
+        return end(connection) if at == (1, 2) else connection.sendall(OK)
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with serving(script, server_side(certificate) if tls else None) as (client, provider, wire):
+        assert delete(client)
+        assert ask(client)
+        _, second, repeat = provider.heard
+        assert second == repeat != b""
+        assert wire.connections == 2
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_it_is_replaced_even_if_that_turns_out_while_it_is_written_to(
+    tls, certificate, monkeypatch
+):
+    def serve(connection, number):
+        if tls:
+            connection = server_side(certificate).wrap_socket(connection, server_side=True)
+        hear(connection)
+        connection.sendall(OK)
+        if number == 1:
+            connection.recv(1000)  # of the second request, and then it is gone
+            reset(connection)
+            connection.close()
+        hear(connection)
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with Wire(serve) as wire:
+        client = upstream(wire.url.replace("http:", "https:") if tls else wire.url)
+        assert delete(client)
+        assert client.post("stop", payload="x" * 9_000_000, tried="stop")
+        assert wire.connections == 2
+
+
+@pytest.mark.parametrize("end", [hang_up, reset])
+def test_it_is_repeated_once_and_no_more(end):
+    def script(connection, at):
+        return connection.sendall(OK) if at == (1, 1) else end(connection)
+
+    with serving(script) as (client, provider, wire):
+        assert delete(client)
+        assert not failure(client).permanent
+        assert (len(provider.heard), wire.connections) == (3, 2)
+
+
+def test_silence_on_a_kept_alive_connection_is_not_asked_again():
+    def script(connection, at):
+        return connection.sendall(OK) if at == (1, 1) else time.sleep(60)
+
+    with serving(script) as (client, provider, wire), deadline(1):
+        assert delete(client)
+        assert "no answer" in str(failure(client))
+        assert (len(provider.heard), wire.connections) == (2, 1)
+
+
+def test_a_connection_that_was_closed_while_idle_costs_no_failure():
+    def script(connection, at):
+        connection.sendall(OK)
+        return "close" if at == (1, 1) else None
+
+    with serving(script) as (client, provider, wire):
+        assert delete(client)
+        assert provider.left.wait(10)
+        assert delete(client)
+        assert (len(provider.heard), wire.connections) == (2, 2)
+
+
+def test_what_took_the_place_of_an_idle_connection_is_a_fresh_one():
+    def script(connection, at):
+        if at == (1, 1):
+            connection.sendall(OK)
+        return "close"
+
+    with serving(script) as (client, provider, wire):
+        assert delete(client)
+        assert provider.left.wait(10)
+        assert not failure(client).permanent
+        assert (len(provider.heard), wire.connections) == (2, 2)
+
+
+# Connections are kept and given back
+
+ANSWERS = [
+    (OK, True),
+    (answer(200), True),
+    (b"HTTP/1.1 204 x\r\n\r\n", True),
+    (b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", True),
+    (answer(200, gzip.compress(b"{}" * 4000), "Content-Encoding: gzip"), True),
+    (answer(200, b"<html>"), True),
+    (answer(404, GONE), False),
+    (answer(404, b"<html>"), UpstreamFailed),
+    (answer(302, b"", "Location: http://elsewhere.invalid"), UpstreamFailed),
+    (answer(401, b"{}"), UpstreamFailed),
+    (answer(500, b"oops"), UpstreamFailed),
+]
+
+
+def test_one_connection_serves_one_call_after_the_other_whatever_is_answered():
+    def script(connection, at):
+        connection.sendall(ANSWERS[(at[1] - 1) % len(ANSWERS)][0])
+
+    with serving(script) as (client, _, wire):
+        for _, result in ANSWERS * 3:
+            if result is UpstreamFailed:
+                failure(client)
+            else:
+                assert delete(client) is result
+        assert wire.connections == 1
+
+
+def test_an_answer_that_closes_the_connection_is_believed():
+    def script(connection, _):
+        connection.sendall(answer(200, b"{}", "Connection: close"))
+        return "close"
+
+    with serving(script) as (client, _, wire):
+        assert delete(client)
+        assert delete(client)
+        assert wire.connections == 2
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+@pytest.mark.parametrize("framing", [b"Content-Length: 99999999999", b"Transfer-Encoding: chunked"])
+def test_no_more_of_a_huge_body_is_read_than_a_message_needs(status, framing):
+    sent = []
+
+    def script(connection, at):
+        connection.sendall(b"HTTP/1.1 %d x\r\n%s\r\n\r\n" % (status, framing))
+        for _ in range(10_000):
+            connection.sendall(b"10000\r\n" + b"{" * 65536 + b"\r\n")
+            sent.append(65536)
+
+    with serving(script) as (client, provider, _):
+        if status == 200:
+            assert delete(client)
+        else:
+            assert failure(client).permanent is (status == 404)
+        assert provider.left.wait(10)
+        assert sum(sent) < 100_000_000  # the rest of 655 MB found nobody
+
+
+def test_a_body_that_swells_when_unpacked_is_not_unpacked_whole():
+    bomb = answer(404, gzip.compress(b"[" * 200_000_000), "Content-Encoding: gzip")
+    with serving(lambda connection, _: connection.sendall(bomb)) as (client, _, _):
+        assert failure(client).permanent
+
+
+class Echo:
+    """Tells of each thing by its number: even ones are gone. Waits until all are asked for."""
+
+    def __init__(self, at_once: int) -> None:
+        self._all_here = threading.Barrier(at_once)
+
+    def __call__(self, connection, _):
+        while request := hear(connection):
+            self._all_here.wait(30)
+            number = int(re.search(rb"/things/(\d+) ", request)[1])
+            connection.sendall(OK if number % 2 else answer(404, GONE))
+
+
+def test_many_threads_share_a_client_and_each_gets_its_own_answer():
+    with Wire(Echo(at_once=32)) as wire, ThreadPoolExecutor(32) as pool:
+        client = upstream(wire.url)
+        for _ in range(5):
+            removed = list(pool.map(lambda n: delete(client, str(n)), range(32)))
+            assert removed == [bool(n % 2) for n in range(32)]
+        assert wire.connections == 32
+
+
+def test_two_hundred_greenlets_share_a_client_under_gevent():
+    script = """
+from gevent import monkey; monkey.patch_all()
+import gevent
+from test_upstream_connections import Echo, Wire, delete, upstream
+with Wire(Echo(at_once=200)) as wire:
+    client = upstream(wire.url)
+    for _ in range(3):
+        calls = [gevent.spawn(delete, client, str(n)) for n in range(200)]
+        gevent.joinall(calls, raise_error=True)
+        assert [call.value for call in calls] == [bool(n % 2) for n in range(200)]
+    print(wire.connections)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (ran.stdout.strip(), ran.returncode) == ("200", 0), ran.stderr
+
+
+# The way to the provider
+
+
+def test_a_proxy_of_the_environment_is_used_and_is_given_what_it_asks_for(monkeypatch):
+    with serving(lambda connection, _: connection.sendall(OK)) as (_, proxy, wire):
+        monkeypatch.setenv("HTTP_PROXY", f"http://ada:hunter2@127.0.0.1:{wire.port}")
+        client = upstream("http://provider.invalid/v1")
+        assert delete(client)
+        assert delete(client)
+        assert wire.connections == 1
+    head = proxy.heard[1].decode()
+    assert head.startswith("DELETE http://provider.invalid/v1/things/t-1 HTTP/1.1\r\n")
+    assert f"X-API-KEY: {KEY}\r\n" in head
+    assert "Proxy-Authorization: Basic YWRhOmh1bnRlcjI=\r\n" in head
+
+
+@pytest.mark.parametrize("exempt", ["127.0.0.1", "*", "localhost,127.0.0.1"])
+def test_no_proxy_is_heeded(monkeypatch, exempt):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", exempt)
+    with serving(lambda connection, _: connection.sendall(OK)) as (client, provider, _):
+        assert delete(client)
+        assert provider.heard[0].startswith(b"DELETE /things/t-1 HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_dead_proxy_is_a_failure_to_be_tried_again_and_its_password_is_not_told(
+    monkeypatch, scheme
+):
+    monkeypatch.setenv(f"{scheme.upper()}_PROXY", "http://ada:hunter2@127.0.0.1:1")
+    failed = failure(upstream(f"{scheme}://provider.invalid"))
+    assert not failed.permanent
+    assert "hunter2" not in str(failed)
+
+
+def test_the_ca_bundle_of_the_environment_is_trusted_and_its_connection_kept(
+    certificate, monkeypatch
+):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with serving(lambda connection, _: connection.sendall(OK), server_side(certificate)) as (
+        client,
+        _,
+        wire,
+    ):
+        assert delete(client)
+        assert delete(client)
+        assert wire.connections == 1
+
+
+def test_a_certificate_that_nobody_vouches_for_is_a_failure_and_nothing_is_sent(certificate):
+    with serving(lambda connection, _: connection.sendall(OK), server_side(certificate)) as (
+        client,
+        provider,
+        _,
+    ):
+        assert not failure(client).permanent
+        assert provider.left.wait(10)
+        assert provider.heard == []
+
+
+def test_the_clock_runs_under_tls_too(certificate, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    script = drip(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    with serving(script, server_side(certificate)) as (client, _, _), deadline(1):
+        assert "no answer within" in str(failure(client))
+
+
+def test_a_handshake_that_hangs_ends_by_the_clock():
+    with Wire(lambda *_: time.sleep(60)) as wire, deadline(1):
+        assert not failure(upstream(wire.url.replace("http:", "https:"))).permanent
+
+
+def test_tls_goes_through_a_proxy_that_never_sees_the_key(certificate, monkeypatch):
+    seen = []
+
+    def tunnel(connection, _):
+        seen.append(hear(connection))
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with socket.create_connection(("127.0.0.1", wire.port)) as inner:
+            threading.Thread(target=relay, args=(inner, connection), daemon=True).start()
+            relay(connection, inner)
+
+    def relay(source, target):
+        while data := source.recv(65536):
+            seen.append(data)
+            target.sendall(data)
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with (
+        serving(lambda connection, _: connection.sendall(OK), server_side(certificate)) as (
+            _,
+            provider,
+            wire,
+        ),
+        Wire(tunnel) as proxy,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        client = upstream(f"https://localhost:{wire.port}/v1")
+        assert delete(client)
+        assert delete(client)
+        assert (proxy.connections, wire.connections) == (1, 1)
+    assert seen[0].startswith(f"CONNECT localhost:{wire.port} HTTP/1.".encode())
+    assert KEY.encode() not in b"".join(seen)
+    assert f"X-API-KEY: {KEY}".encode() in provider.heard[0]
