@@ -1,29 +1,34 @@
-"""Keep a hung provider within bounds of its own."""
+"""Keep what hangs within bounds of its own."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 
-PATIENCE = 1.0  # seconds without any call coming back, after which nobody waits any more
+PATIENCE = 1.0  # seconds without anybody coming back, after which nobody waits any more
 
 
 class Bulkhead:
-    """At most `limit` calls of one plugin under way in this process.
+    """At most `limit` at a time in this process, and first come, first served.
 
-    A call that finds all places taken waits for one as long as calls keep coming
-    back. So a burst at a healthy provider is served, and behind a hung provider
-    nobody queues.
+    Who finds all places taken waits for one as long as others keep coming back. So a
+    burst at something healthy is served, and behind something hung nobody queues. A
+    place is handed to the one who has waited longest: those that merely wake a waiter
+    (semaphores, conditions, Peewee's pool) let newcomers overtake it for seconds.
 
     Args:
-        limit: calls under way at most.
+        limit: places.
+        patience: seconds without anybody coming back, after which to give up.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, patience: float = PATIENCE) -> None:
         self.limit = limit
+        self.patience = patience
         self._free = limit
         self._moved = time.monotonic()
-        self._changed = threading.Condition()
+        self._queue: deque[threading.Lock] = deque()  # each is locked until its turn
+        self._lock = threading.Lock()
 
     def enter(self, deadline: float) -> bool:
         """Take a place; return whether one came free in time.
@@ -31,22 +36,38 @@ class Bulkhead:
         Args:
             deadline: when to give up in any case, in seconds of `time.monotonic()`.
         """
-        with self._changed:
-            arrived = time.monotonic()
-            if not self._free and arrived - self._moved >= PATIENCE:
+        arrived = time.monotonic()
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                self._moved = arrived
+                return True
+            if arrived - self._moved >= self.patience:
                 return False
-            while not self._free:
-                patience = min(max(arrived, self._moved) + PATIENCE, deadline) - time.monotonic()
-                if patience <= 0:
-                    return False
-                self._changed.wait(patience)
-            self._free -= 1
-            self._moved = time.monotonic()
-            return True
+            turn = threading.Lock()
+            turn.acquire()
+            self._queue.append(turn)
+        return self._wait(turn, arrived, deadline)
+
+    def _wait(self, turn: threading.Lock, arrived: float, deadline: float) -> bool:
+        while True:
+            until = min(max(arrived, self._moved) + self.patience, deadline)
+            left = until - time.monotonic()
+            if left > 0:
+                if turn.acquire(timeout=left):
+                    return True
+                continue
+            with self._lock:
+                if turn not in self._queue:  # handed over at the last moment
+                    return True
+                self._queue.remove(turn)
+                return False
 
     def leave(self) -> None:
         """Give the place back."""
-        with self._changed:
-            self._free += 1
+        with self._lock:
             self._moved = time.monotonic()
-            self._changed.notify()
+            if self._queue:
+                self._queue.popleft().release()
+            else:
+                self._free += 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import select
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from peewee import OperationalError, PeeweeException, PostgresqlDatabase
 from playhouse import db_url
 from playhouse.pool import MaxConnectionsExceeded, PooledSqliteDatabase, _PooledPostgresqlDatabase
 
+from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.config import ConfigError
 
 #: What "the database did not answer" looks like. A full pool is a ValueError in Peewee.
@@ -43,6 +42,16 @@ class _Common:
     def reading(self) -> Any:
         """Hold a connection for single statements that read."""
         return self.connection_context()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _place(bulkhead: Bulkhead) -> Iterator[None]:
+    if not bulkhead.enter(time.monotonic() + WAIT):
+        raise OperationalError(f"the database was busy for {WAIT} s")
+    try:
+        yield
+    finally:
+        bulkhead.leave()
 
 
 @functools.lru_cache(maxsize=128)
@@ -73,12 +82,12 @@ class Sqlite(_Common, PooledSqliteDatabase):
             lock_type="IMMEDIATE",  # a transaction that reads first fails at once if DEFERRED
             field_types={"TIMESTAMPTZ": "DATETIME"},
         )
-        self._writer = threading.Lock()
+        self._writer = Bulkhead(1, WAIT)
 
     @contextmanager
     def statement(self) -> Iterator[None]:
         """Hold a connection for one statement that writes."""
-        with self._writer, self.connection_context():
+        with _place(self._writer), self.connection_context():
             yield
 
     @contextmanager
@@ -88,19 +97,21 @@ class Sqlite(_Common, PooledSqliteDatabase):
             yield
 
 
-class _PolledAdapter(peewee.Psycopg3Adapter):
+class _QuietAdapter(peewee.Psycopg3Adapter):
     """Finds a connection that the server closed without asking the server.
 
-    An idle connection has nothing to read; one that was closed reads as ready.
-    Peewee's own check is a round trip at every checkout.
+    Peewee's own check is a round trip at every checkout. `PQconsumeInput` reads
+    what has arrived and never waits, so that no greenlet is switched to while the
+    pool's lock is held.
     """
 
     def is_connection_closed(self, conn: Any) -> bool:
-        if conn.closed or self.txn_status(conn) != self.txn_idle:
+        try:
+            conn.pgconn.consume_input()  # the server's farewell, if it said one,
+            conn.pgconn.consume_input()  # and the end of the stream behind it
+        except conn.OperationalError:
             return True
-        idle = select.poll()
-        idle.register(conn.pgconn.socket, select.POLLIN)
-        return bool(idle.poll(0))
+        return bool(conn.closed or self.txn_status(conn) != self.txn_idle)
 
 
 class _ConnectingPostgres(PostgresqlDatabase):
@@ -110,7 +121,7 @@ class _ConnectingPostgres(PostgresqlDatabase):
     server would wait for its connect time-out one after the other.
     """
 
-    psycopg3_adapter = _PolledAdapter
+    psycopg3_adapter = _QuietAdapter
     _failed_at = float("-inf")
 
     def _connect(self) -> Any:
@@ -132,19 +143,25 @@ class Postgres(_Common, _PooledPostgresqlDatabase, _ConnectingPostgres):
         super().__init__(
             url,
             max_connections=CONNECTIONS,
-            timeout=WAIT,
             prefer_psycopg3=True,
             **params,
         )
+        self._places = Bulkhead(CONNECTIONS, WAIT)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold a connection for single statements that read."""
+        with _place(self._places), self.connection_context():
+            yield
 
     def statement(self) -> Any:
         """Hold a connection for one statement that writes; it commits by itself."""
-        return self.connection_context()
+        return self.reading()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold a connection and a transaction for several statements."""
-        with self.connection_context(), self.atomic():
+        with self.reading(), self.atomic():
             yield
 
 

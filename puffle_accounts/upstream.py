@@ -12,12 +12,14 @@
 
     removed = provider.delete("things", thing_id, tried="thing delete")
 
-Requests are handed straight to a pooled `HTTPAdapter`: by construction there are
-no redirects, no cookies and no `.netrc`, and it costs half of a `Session`.
+`requests` finds the proxy and the CA bundle, once; each request is handed straight to the
+connection pool that it made. So by construction there are no redirects, no retries, no
+cookies and no `.netrc`, and a call costs a third less than through `HTTPAdapter.send`.
 """
 
 from __future__ import annotations
 
+import functools
 import http.client
 import io
 import json
@@ -36,8 +38,11 @@ from urllib.parse import quote, urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError
+from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from puffle_accounts import clock, config, context
 from puffle_accounts.hookspecs import TeardownFailed
@@ -107,10 +112,9 @@ class Upstream:
         self._code = code
         self._is_gone = is_gone
         self._temporary_codes = temporary_codes
-        self._adapter = _Adapter(pool_maxsize=POOL)
-        self._base_url: str | None = None
+        self._pool: Any = None
+        self._target = ""
         self._headers: dict[str, str] = {}
-        self._settings: dict[str, Any] = {}
         self._configured = False
 
     def configure(self, environ: Mapping[str, str]) -> None:
@@ -125,22 +129,19 @@ class Upstream:
         key = config.secret(environ, self._key_variable)
         wanted = [v for _, v, *_ in string.Formatter().parse(self._default_base_url) if v]
         needed = {name: config.host(environ, name) for name in wanted}
-        self._base_url = config.url(environ, self._base_url_variable)
-        if self._base_url is None and all(needed.values()):
-            self._base_url = self._default_base_url.format(**needed)
+        base_url = config.url(environ, self._base_url_variable)
+        if base_url is None and all(needed.values()):
+            base_url = self._default_base_url.format(**needed)
         without = [self._key_variable] if not key else []
-        without += [n for n, value in needed.items() if not value] if not self._base_url else []
+        without += [n for n, value in needed.items() if not value] if not base_url else []
         self.missing = ", ".join(without) or None
-        if key and self._base_url:
+        if key and base_url:
             self._headers = {
                 "Accept": "application/json",
                 "User-Agent": "puffle-accounts",
                 **self._authenticate(key),
             }
-            # Proxies and the CA bundle, as `requests` takes them from the environment.
-            self._settings = dict(
-                requests.Session().merge_environment_settings(self._base_url, {}, True, None, None)
-            )
+            self._pool, self._target = _Adapter(pool_maxsize=POOL).pool(base_url)
         self._configured = True
 
     def delete(self, *segments: str, tried: str, share: float = 1.0) -> bool:
@@ -179,58 +180,57 @@ class Upstream:
             self.configure(os.environ)
         if self.missing:
             raise self._failed(tried, f"{self.missing} is not set", permanent=True)
-        request = self._prepare(method, segments, tried, payload, params)
+        try:
+            target = "/".join((self._target, *map(_quoted, segments)))
+        except ValueError:
+            why = "an id that cannot be part of a URL"
+            raise self._failed(tried, why, permanent=True) from None
+        if params:
+            target += f"?{urlencode(params)}"
         seconds = context.seconds_left(DEFAULT_SECONDS) * OF_DEADLINE * share
         if seconds <= 0:
             raise self._failed(tried, "no time was left for it")
         token = _give_up_at.set(time.monotonic() + seconds)
         try:
-            return self._judge(self._send(request, seconds, tried), tried)
+            return self._judge(self._send(method, target, payload, seconds, tried), tried)
         finally:
             _give_up_at.reset(token)
 
-    def _prepare(
-        self,
-        method: str,
-        segments: tuple[str, ...],
-        tried: str,
-        payload: Any,
-        params: Mapping[str, str] | None,
-    ) -> requests.PreparedRequest:
-        try:
-            path = "/".join(map(_quoted, segments))
-        except ValueError:
-            why = "an id that cannot be part of a URL"
-            raise self._failed(tried, why, permanent=True) from None
-        query = f"?{urlencode(params)}" if params else ""
+    def _send(
+        self, method: str, target: str, payload: Any, seconds: float, tried: str
+    ) -> BaseHTTPResponse:
         headers = dict(self._headers)
         request_id = context.request_id.get()
         if request_id:
             headers["X-Request-ID"] = request_id
-        request = requests.PreparedRequest()
-        request.prepare(
-            method=method, url=f"{self._base_url}/{path}{query}", headers=headers, json=payload
+        timeout = Timeout(connect=min(CONNECT_SECONDS, seconds), read=seconds)
+        send: Callable[[], BaseHTTPResponse] = functools.partial(
+            self._pool.request,
+            *(method, target),
+            headers=headers,
+            json=payload,
+            timeout=timeout,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,  # through a proxy the pool's host is the proxy's
+            preload_content=False,
+            decode_content=False,
         )
-        return request
-
-    def _send(
-        self, request: requests.PreparedRequest, seconds: float, tried: str
-    ) -> requests.Response:
-        timeout = (min(CONNECT_SECONDS, seconds), seconds)
         try:
             try:
-                return self._adapter.send(request, timeout=timeout, **self._settings)
+                return send()
             except _StaleConnection:
-                return self._adapter.send(request, timeout=timeout, **self._settings)
-        except requests.ConnectTimeout:
-            raise self._failed(tried, f"no connection within {timeout[0]:.1f} s") from None
-        except requests.Timeout:
+                return send()
+        except ConnectTimeoutError:
+            why = f"no connection within {timeout.connect_timeout:.1f} s"
+            raise self._failed(tried, why) from None
+        except Urllib3TimeoutError:
             raise self._failed(tried, f"no answer within {seconds:.1f} s") from None
         except Exception as error:  # its own words may hold the URL or a header
             raise self._failed(tried, f"no connection ({type(error).__name__})") from None
 
-    def _judge(self, response: requests.Response, tried: str) -> bool:
-        status = response.status_code
+    def _judge(self, response: BaseHTTPResponse, tried: str) -> bool:
+        status = response.status
         if 200 <= status < 300:
             _give_up_at.set(min(_give_up_at.get(), time.monotonic() + UNREAD_SECONDS))
             _read(response)
@@ -272,17 +272,17 @@ def _quoted(segment: str) -> str:
     return quote(segment, safe="")
 
 
-def _read(response: requests.Response) -> Mapping[str, Any] | None:
+def _read(response: BaseHTTPResponse) -> Mapping[str, Any] | None:
     """Return the JSON object in the first bytes of the body, empty if that is no object.
 
     `None` is for a body that did not come, or not in time.
     """
     try:
-        data = response.raw.read(MOST_BODY, decode_content=True)
+        data = response.read(MOST_BODY, decode_content=True)
     except Exception:  # cut short, too slow, or in an encoding that it is not in
         return None
     finally:
-        response.raw.close()  # read to its end, it has given its connection back before
+        response.close()  # read to its end, it has given its connection back before
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
@@ -390,9 +390,21 @@ class _HTTPSPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """An adapter without retries whose connections keep to the clock."""
+    """Makes pools whose connections keep to the clock."""
 
     _classes = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def pool(self, base_url: str) -> tuple[Any, str]:
+        """Return the pool for a base URL, and the target that its requests begin with.
+
+        Proxies and the CA bundle are those of the environment, as `requests` reads it.
+        """
+        settings = requests.Session().merge_environment_settings(base_url, {}, True, None, None)
+        verify, proxies = settings["verify"], settings["proxies"]
+        request: Any = requests.Request("GET", base_url).prepare()
+        pool = self.get_connection_with_tls_context(request, verify, proxies)
+        self.cert_verify(pool, base_url, verify, None)
+        return pool, self.request_url(request, proxies).rstrip("/")
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support import ROOT, only, plugin_of, wait_until, write_distribution
 
-from puffle_accounts import bulkhead as bulkhead_module
 from puffle_accounts import hookimpl, teardown
 from puffle_accounts.bulkhead import PATIENCE, Bulkhead
 from puffle_accounts.plugins import Plugins
@@ -43,22 +42,11 @@ class Visit:
         return self.entered
 
 
-def full(limit: int = 1) -> Bulkhead:
+def full(limit: int = 1, patience: float = PATIENCE) -> Bulkhead:
     """Return a bulkhead whose places have just been taken."""
-    bulkhead = Bulkhead(limit)
+    bulkhead = Bulkhead(limit, patience)
     assert all(bulkhead.enter(time.monotonic() + FAR) for _ in range(limit))
     return bulkhead
-
-
-@pytest.fixture
-def hasty(monkeypatch):
-    monkeypatch.setattr(bulkhead_module, "PATIENCE", 0.4)
-
-
-@pytest.fixture
-def patient(monkeypatch):
-    """Let calls wait for so long that waiting in vain cannot pass for anything else."""
-    monkeypatch.setattr(bulkhead_module, "PATIENCE", FAR)
 
 
 def test_at_most_so_many_calls_are_under_way_and_all_get_their_turn():
@@ -88,8 +76,8 @@ def test_a_call_waits_about_a_second_for_a_place_and_then_gives_up():
     assert 0.9 * PATIENCE < visit.waited < 10
 
 
-def test_a_place_that_comes_back_is_taken_at_once(patient):
-    bulkhead = full()
+def test_a_place_that_comes_back_is_taken_at_once():
+    bulkhead = full(patience=FAR)
     visit = Visit(bulkhead)
     time.sleep(0.3)
     assert visit.entered is None
@@ -98,8 +86,8 @@ def test_a_place_that_comes_back_is_taken_at_once(patient):
     assert visit.waited < FAR / 2
 
 
-def test_when_none_has_come_back_for_that_long_nobody_waits_any_more(hasty):
-    bulkhead = full(2)
+def test_when_none_has_come_back_for_that_long_nobody_waits_any_more():
+    bulkhead = full(2, patience=0.4)
     time.sleep(0.5)
     visits = [Visit(bulkhead) for _ in range(20)]
     assert [visit.result() for visit in visits] == [False] * 20
@@ -116,25 +104,49 @@ def test_as_long_as_calls_come_back_a_call_waits_longer_than_a_second():
     assert max(visit.waited for visit in visits) > PATIENCE
 
 
-def test_nobody_waits_beyond_the_deadline(patient):
-    visit = Visit(full(), seconds=0.2)
+def test_first_come_first_served_and_nobody_overtakes():
+    bulkhead = full(patience=FAR)
+    visits = []
+    for _ in range(4):
+        visits.append(Visit(bulkhead))
+        time.sleep(0.05)
+    for turn in range(1, 5):
+        bulkhead.leave()
+        newcomer = Visit(bulkhead, seconds=0)
+        assert newcomer.result() is False
+        wait_until(lambda first=visits[turn - 1]: first.entered)
+        assert [v.entered for v in visits] == [True] * turn + [None] * (4 - turn)
+
+
+def test_a_place_handed_over_at_the_last_moment_is_not_lost():
+    bulkhead = full(patience=FAR)
+    for _ in range(50):
+        visit = Visit(bulkhead, seconds=0.002)
+        time.sleep(0.002)
+        bulkhead.leave()
+        if not visit.result():
+            assert bulkhead.enter(time.monotonic() + FAR)
+
+
+def test_nobody_waits_beyond_the_deadline():
+    visit = Visit(full(patience=FAR), seconds=0.2)
     assert visit.result() is False
     assert visit.waited < FAR / 2
 
 
-def test_a_provider_that_has_recovered_is_served_again(hasty):
-    bulkhead = full()
+def test_a_provider_that_has_recovered_is_served_again():
+    bulkhead = full(patience=0.4)
     assert Visit(bulkhead).result() is False
     assert Visit(bulkhead).result() is False
     bulkhead.leave()
     assert Visit(bulkhead).result() is True
 
 
-def test_a_hung_plugin_fills_its_own_places_and_no_others(hasty):
+def test_a_hung_plugin_fills_its_own_places_and_no_others():
     hang = plugin_of("hung", limit=2, teardown_account=hookimpl(lambda account: time.sleep(FAR)))
     healthy = plugin_of("healthy", limit=2, teardown_account=hookimpl(lambda account: "done"))
     hooks = Plugins([hang, healthy]).hooks("email")
-    deadline = time.monotonic() + 1.5
+    deadline = time.monotonic() + 2.0
     with ThreadPoolExecutor(8) as requests:
         batches = list(requests.map(lambda _: teardown.run(hooks, account(), deadline), range(8)))
     said = [outcome.failure or outcome.said for batch in batches for outcome in batch]
@@ -176,7 +188,7 @@ def test_all_of_this_is_the_same_under_gevent():
         timeout=90,
     )
     assert patched.returncode == 0, patched.stdout
-    assert "9 passed" in patched.stdout
+    assert "11 passed" in patched.stdout
 
 
 # Through the real server
