@@ -12,6 +12,7 @@ from bench import processes
 ROOT = processes.ROOT
 PEERS = ROOT / "bench" / "peers"
 BIN = Path(sys.executable).parent
+KEY = "a-key-of-all-providers"
 GUNICORN = f"{BIN}/gunicorn --workers 2 --bind 127.0.0.1:{{port}} --log-level warning"
 
 
@@ -42,11 +43,11 @@ def environment(provider_port, delay, agentmail):
     after = f"http://127.0.0.1:{provider_port}/after"
     return clean | {
         "UNIPILE_BASE_URL": f"{after}/{delay}/unipile/api/v1",
-        "UNIPILE_API_KEY": "unipile",
+        "UNIPILE_API_KEY": KEY,
         "INSTANTLY_BASE_URL": f"{after}/{delay}/instantly",
-        "INSTANTLY_API_KEY": "instantly",
+        "INSTANTLY_API_KEY": KEY,
         "AGENTMAIL_BASE_URL": f"{after}/{agentmail}/agentmail",
-        "AGENTMAIL_API_KEY": "agentmail",
+        "AGENTMAIL_API_KEY": KEY,
     }
 
 

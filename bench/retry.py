@@ -43,7 +43,8 @@ def retry(database, provider, delay):
     """Seconds, and what the process used."""
     told = environment(provider.port, delay, delay) | {"DATABASE_URL": database.url}
     started = time.perf_counter()
-    process = subprocess.Popen([databases.COMMAND, "orphans", "retry"], env=told)
+    words = [databases.COMMAND, "orphans", "retry"]
+    process = subprocess.Popen(words, env=told, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return time.perf_counter() - started, used

@@ -10,9 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import peewee
-from peewee import OperationalError, PeeweeException, PostgresqlDatabase
+from peewee import OperationalError, PeeweeException, PostgresqlDatabase, SqliteDatabase
 from playhouse import db_url
-from playhouse.pool import MaxConnectionsExceeded, PooledSqliteDatabase, _PooledPostgresqlDatabase
+from playhouse.pool import (
+    MaxConnectionsExceeded,
+    _PooledPostgresqlDatabase,
+    _PooledSqliteDatabase,
+)
 
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.config import ConfigError
@@ -59,7 +63,17 @@ def _dialect(statement: str, param: str, compare: str) -> str:
     return statement.replace(" IS ?", f" {compare} ?").replace("?", param)
 
 
-class Sqlite(_Common, PooledSqliteDatabase):
+class _NamingSqlite(SqliteDatabase):
+    """Says which file it could not open."""
+
+    def _connect(self) -> Any:
+        try:
+            return super()._connect()  # type: ignore[misc]
+        except sqlite3.Error as error:
+            raise sqlite3.OperationalError(f"{self.database}: {error}") from error
+
+
+class Sqlite(_Common, _PooledSqliteDatabase, _NamingSqlite):
     """SQLite with one writer at a time in this process.
 
     Under gevent SQLite's own busy handler would block every greenlet, so writers

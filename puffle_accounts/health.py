@@ -12,7 +12,7 @@ from puffle_accounts import context, plugins, schema
 from puffle_accounts.database import UNAVAILABLE
 from puffle_accounts.plugins import Plugin
 from puffle_accounts.service import Service
-from puffle_accounts.text import one_line
+from puffle_accounts.text import counted, one_line
 
 
 class Finding(NamedTuple):
@@ -40,7 +40,7 @@ def _database(service: Service) -> Iterator[Finding]:
     yield Finding(True, "database", "answers")
     if pending:
         hint = "run puffle-accounts db upgrade"
-        yield Finding(False, "schema", f"{len(pending)} migrations are pending: {hint}")
+        yield Finding(False, "schema", f"{counted(len(pending), 'pending migration')}: {hint}")
         return
     yield Finding(True, "schema", "up to date")
     counts = service.ledger.counts()
@@ -49,7 +49,7 @@ def _database(service: Service) -> Iterator[Finding]:
 
 def orphans_said(counts: dict[str, int]) -> str:
     """Return the ledger's counts as a sentence; old parked orphans are pointed out."""
-    said = f"{counts['all']} orphans, {counts['parked']} of them parked"
+    said = f"{counted(counts['all'], 'orphan')}, {counts['parked']} of them parked"
     if counts["old"]:
         said += f"; {counts['old']} parked for more than 90 days: retry or drop them"
     return said

@@ -113,35 +113,35 @@ class Run:
         for orphan in orphans:
             if self._start(batch, orphan):
                 started[id(orphan.account)] = orphan
-        failures: dict[int, Outcome] = {}
-        for outcome in batch.finish():
-            if outcome.failure:
-                failures[id(outcome.account)] = outcome
+        outcomes: dict[int, Outcome] = {}
+        for outcome in sorted(batch.finish(), key=lambda outcome: outcome.failure is not None):
+            outcomes[id(outcome.account)] = outcome  # of several hooks, one that failed
         for key, orphan in started.items():
-            self._settle(orphan, failures.get(key))
-        return next((f.failure for f in failures.values() if f.status in NOT_NOW), None)
+            self._settle(orphan, outcomes[key])
+        context.request_id.set(None)
+        return next((o.failure for o in outcomes.values() if o.status in NOT_NOW), None)
 
     def _start(self, batch: Batch, orphan: Claimed) -> bool:
         context.request_id.set(orphan.request_id)
+        began = time.monotonic()
         if self.ledger.is_superseded(orphan):
             self.ledger.forget(orphan)
-            self._report("superseded", orphan)
+            self._report("superseded", orphan, round((time.monotonic() - began) * 1000))
             return False
         for hook in self.plugins.hooks_of(orphan.plugin, orphan.account.type):
             batch.start(hook, orphan.account)
         return True
 
-    def _settle(self, orphan: Claimed, failure: Outcome | None) -> None:
+    def _settle(self, orphan: Claimed, outcome: Outcome) -> None:
         context.request_id.set(orphan.request_id)
-        if failure is None:
+        if outcome.failure is None:
             self.ledger.forget(orphan)
-            self._report("done", orphan)
-        elif self.ledger.postpone(orphan, failure):
-            self._report("parked", orphan, failure.failure)
+            self._report("done", orphan, outcome.ms)
         else:
-            self._report("failed", orphan, failure.failure)
+            parked = self.ledger.postpone(orphan, outcome)
+            self._report("parked" if parked else "failed", orphan, outcome.ms, outcome.failure)
 
-    def _report(self, result: str, orphan: Claimed, reason: str | None = None) -> None:
+    def _report(self, result: str, orphan: Claimed, ms: int, reason: str | None = None) -> None:
         event = {"superseded": "orphan.superseded", "parked": "orphan.parked"}
         fields = {
             "orphan": orphan.id,
@@ -149,6 +149,7 @@ class Run:
             "account": orphan.account.id,
             "user": orphan.account.user_id,
             "outcome": reason or result,
+            "ms": ms,
         }
         log.info(event.get(result, "orphan.retried"), extra=fields)
         with self._lock:

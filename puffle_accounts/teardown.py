@@ -26,6 +26,7 @@ class Outcome:
     """What became of one call.
 
     Args:
+        ms: how long it took, or had taken when nobody waited any longer.
         said: what the plugin says it did, `None` if it had nothing to do.
         failure: what is left, `None` if nothing is.
         retry_after: seconds that the provider asked to wait, 0 if it did not.
@@ -35,6 +36,7 @@ class Outcome:
 
     hook: Hook
     account: Account
+    ms: int
     said: str | None = None
     failure: str | None = None
     retry_after: float = 0.0
@@ -55,28 +57,28 @@ class Batch:
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
-        self._waiting: dict[int, tuple[Hook, Account, str | None]] = {}
-        self._done: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
+        self._waiting: list[_Call] = []
+        self._done: SimpleQueue[tuple[_Call, Outcome]] = SimpleQueue()
 
     def start(self, hook: Hook, account: Account) -> None:
         """Call a hook with an account, in the background."""
-        number, request_id = len(self._waiting), context.request_id.get()
-        self._waiting[number] = (hook, account, request_id)
-        if time.monotonic() >= self._deadline:
+        call = _Call(hook, account, context.request_id.get(), time.monotonic())
+        self._waiting.append(call)
+        if call.started >= self._deadline:
             return
         work = contextvars.Context()  # an empty one: a plugin sees nothing of the request
         work.run(context.deadline.set, self._deadline)
-        work.run(context.request_id.set, request_id)
+        work.run(context.request_id.set, call.request_id)
         thread = threading.Thread(
             target=work.run,
-            args=(_call, hook, account, self._deadline, number, self._done),
+            args=(_run, call, self._deadline, self._done),
             name=f"teardown-{hook.plugin}",
             daemon=True,
         )
         try:
             thread.start()
         except RuntimeError as error:  # the machine has no thread left
-            self._done.put((number, _failed(hook, account, error, None)))
+            self._done.put((call, call.failed(error)))
 
     def finish(self) -> list[Outcome]:
         """Return every call's outcome; what is not done at the deadline counts as failed."""
@@ -84,15 +86,15 @@ class Batch:
         while self._waiting:
             try:
                 left = self._deadline - time.monotonic()
-                number, outcome = self._done.get(timeout=max(left, 0))
+                call, outcome = self._done.get(timeout=max(left, 0))
             except Empty:
                 break
-            del self._waiting[number]
+            self._waiting.remove(call)
             outcomes.append(outcome)
         late = TeardownFailed("did not finish before the teardown deadline")
-        for hook, account, request_id in self._waiting.values():
-            context.request_id.set(request_id)  # a retry's calls are of several requests
-            outcomes.append(_failed(hook, account, late, None))
+        for call in self._waiting:
+            context.request_id.set(call.request_id)  # a retry's calls are of several requests
+            outcomes.append(call.failed(late))
         return outcomes
 
 
@@ -108,67 +110,73 @@ def run(hooks: Iterable[Hook], account: Account, deadline: float) -> list[Outcom
     return batch.finish()
 
 
-def _call(
-    hook: Hook,
-    account: Account,
-    deadline: float,
-    number: int,
-    done: SimpleQueue[tuple[int, Outcome]],
-) -> None:
-    started = time.monotonic()
-    if hook.bulkhead.enter(deadline):
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    """One call under way."""
+
+    hook: Hook
+    account: Account
+    request_id: str | None
+    started: float
+
+    def done(self, said: str | None) -> Outcome:
+        outcome = Outcome(self.hook, self.account, self._ms(), said=said)
+        if said is not None:
+            log.info("teardown.done", extra=_fields(outcome))
+        return outcome
+
+    def failed(self, error: BaseException) -> Outcome:
+        expected = isinstance(error, TeardownFailed)
+        said = one_line(error)
+        reason = said if expected else one_line(f"{type(error).__name__}: {said}")
+        details = error if expected else None  # another's `status` may be anything
+        outcome = Outcome(
+            self.hook,
+            self.account,
+            self._ms(),
+            failure=reason or "failed without a word",
+            retry_after=_seconds(getattr(details, "retry_after", None)),
+            permanent=bool(getattr(details, "permanent", False)),
+            status=getattr(details, "status", None),
+        )
+        log.warning("teardown.failed", extra=_fields(outcome), exc_info=None if expected else error)
+        return outcome
+
+    def _ms(self) -> int:
+        return round((time.monotonic() - self.started) * 1000)
+
+
+def _run(call: _Call, deadline: float, done: SimpleQueue[tuple[_Call, Outcome]]) -> None:
+    bulkhead = call.hook.bulkhead
+    if bulkhead.enter(deadline):
         try:
-            outcome = _isolated(hook, account, started)
+            outcome = _isolated(call)
         finally:
-            hook.bulkhead.leave()
+            bulkhead.leave()
     else:
-        busy = TeardownFailed(f"all {hook.bulkhead.limit} calls to {hook.plugin} are taken")
-        outcome = _failed(hook, account, busy, started)
-    done.put((number, outcome))
+        outcome = call.failed(
+            TeardownFailed(f"all {bulkhead.limit} calls to {call.hook.plugin} are taken")
+        )
+    done.put((call, outcome))
 
 
-def _isolated(hook: Hook, account: Account, started: float) -> Outcome:
+def _isolated(call: _Call) -> Outcome:
     try:
-        said = hook.call(account=account)
+        said = call.hook.call(account=call.account)
         if said is not None and not isinstance(said, str):
             raise TeardownFailed(f"returned {type(said).__name__} instead of None or text")
     except BaseException as error:  # SystemExit of a plugin included
-        return _failed(hook, account, error, started)
-    if said is None:
-        return Outcome(hook, account)
-    line = one_line(said)
-    log.info("teardown.done", extra=_fields(hook, account, started, line))
-    return Outcome(hook, account, said=line)
+        return call.failed(error)
+    return call.done(said if said is None else one_line(said))
 
 
-def _failed(hook: Hook, account: Account, error: BaseException, started: float | None) -> Outcome:
-    expected = isinstance(error, TeardownFailed)
-    said = one_line(error)
-    reason = said if expected else one_line(f"{type(error).__name__}: {said}")
-    log.warning(
-        "teardown.failed",
-        extra=_fields(hook, account, started, reason),
-        exc_info=None if expected else error,
-    )
-    details = error if expected else None  # another's `status` may be anything
-    return Outcome(
-        hook,
-        account,
-        failure=reason or "failed without a word",
-        retry_after=_seconds(getattr(details, "retry_after", None)),
-        permanent=bool(getattr(details, "permanent", False)),
-        status=getattr(details, "status", None),
-    )
-
-
-def _fields(hook: Hook, account: Account, started: float | None, outcome: str) -> dict[str, Any]:
-    took = None if started is None else round((time.monotonic() - started) * 1000)
+def _fields(outcome: Outcome) -> dict[str, Any]:
     return {
-        "plugin": hook.plugin,
-        "account": account.id,
-        "user": account.user_id,
-        "outcome": outcome,
-        "ms": took,
+        "plugin": outcome.hook.plugin,
+        "account": outcome.account.id,
+        "user": outcome.account.user_id,
+        "outcome": outcome.failure or outcome.said,
+        "ms": outcome.ms,
     }
 
 

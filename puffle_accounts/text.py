@@ -30,6 +30,11 @@ def scrub(text: str) -> str:
     return _secrets.sub("***", text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 orphan", "2 orphans"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def one_line(text: object) -> str:
     """Return `text` as one clean line of at most 500 printable characters, secrets hidden."""
     try:

@@ -20,7 +20,7 @@ MAILBOX = ("email_address", "agentmail_inbox_id", "instantly_account_id")
 def failed(plugin: str, account: Account, **details) -> Outcome:
     """Return the outcome of a call that failed."""
     hook = Hook(plugin, lambda account: None, Bulkhead(1))
-    return Outcome(hook, account, **{"failure": "left by a test", **details})
+    return Outcome(hook, account, 0, **{"failure": "left by a test", **details})
 
 
 def ledger_of(stack: Stack, **clock) -> Ledger:

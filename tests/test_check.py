@@ -185,7 +185,7 @@ def test_orphans_that_were_parked_for_90_days_are_pointed_out(live, check):
     live.sandbox.behave("unipile", "refuse")
     live.delete(live.add_linkedin())
     live.sandbox.behave("unipile", "ok")
-    assert "orphans: 1 orphans, 1 of them parked\n" in check().stdout
+    assert "orphans: 1 orphan, 1 of them parked\n" in check().stdout
     live.sql("UPDATE orphans SET parked_at = '2026-01-01 00:00:00.000000+00:00'")
     checked = check()
     assert checked.exit_code == 0, "a reminder, not a reason to take the service out"

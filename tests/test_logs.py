@@ -135,6 +135,7 @@ def test_a_retry_is_a_line_for_each_orphan_with_the_request_id_of_its_delete(liv
         }.items()
     }
     assert {line["plugin"] for line in told.values()} == {"unipile"}
+    assert all(isinstance(line["ms"], int) for line in told.values())
     assert {n: told[f"r-{n}"]["outcome"] for n in accounts} == {
         "done": "done",
         "superseded": "superseded",
@@ -158,7 +159,9 @@ def test_a_retry_that_hangs_is_logged_with_the_request_id_of_its_own_delete(logg
     logged()
     live.make_due()
     live.app.test_cli_runner().invoke(args=["orphans", "retry"])
-    assert {(line["event"], line["request_id"], line["account"]) for line in logged()} == {
+    lines = logged()
+    assert min(line["ms"] for line in lines) >= 150
+    assert {(line["event"], line["request_id"], line["account"]) for line in lines} == {
         (event, request_id, account)
         for event in ("teardown.failed", "orphan.retried")
         for request_id, account in accounts.items()

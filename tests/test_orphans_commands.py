@@ -188,6 +188,7 @@ def test_a_provider_that_refuses_is_said_to_be_left_alone(stack):
     assert (run.returncode, run.stdout) == (1, "0 done, 0 superseded, 8 failed, 0 parked\n")
     [line] = [line for line in lines_of(run.stderr) if line["event"] == "retry.stopped"]
     assert (line["plugin"], "429" in line["reason"]) == ("unipile", True)
+    assert "request_id" not in line, "it is about no single request"
 
 
 @only("sqlite")

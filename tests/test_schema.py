@@ -178,9 +178,12 @@ def test_an_accounts_table_in_sqlite_is_adopted_with_its_rows_and_columns(sqlite
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("sqlite:///{path}/no/such/folder/x.db", "unable to open database file"),
-        ("sqlite:///{path}", "unable to open database file"),
-        ("sqlite:///{path}/text", "file is not a database"),
+        (
+            "sqlite:///{path}/no/such/x.db",
+            "{path}/no/such/x.db: unable to open database file",
+        ),
+        ("sqlite:///{path}", "{path}: unable to open database file"),
+        ("sqlite:///{path}/text", "{path}/text: file is not a database"),
         ("postgresql://u:hunter2@127.0.0.1:1/db", "refused"),
         ("postgresql://u:hunter2@/db?host={path}", "No such file"),
     ],
@@ -191,7 +194,7 @@ def test_a_database_that_cannot_be_opened_is_one_line(tmp_path, where, said):
     assert (refused.exit_code, refused.stdout) == (1, "")
     [line] = refused.stderr.splitlines()
     assert line.startswith("Error: database: ")
-    assert said in line
+    assert said.format(path=tmp_path) in line
     assert "hunter2" not in line
     assert "db upgrade" not in line, "that would not help"
 
