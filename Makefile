@@ -28,5 +28,5 @@ clean:
 $(READY): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,postgres,gevent]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[test,postgres,gevent]'
 	touch $@
