@@ -12,39 +12,28 @@
 
     removed = provider.delete("things", thing_id, tried="thing delete")
 
-`requests` finds the proxy and the CA bundle, once; each request is handed straight to the
-connection pool that it made. So by construction there are no redirects, no retries, no
-cookies and no `.netrc`, and a call costs a third less than through `HTTPAdapter.send`.
+How it is sent is in `connections`.
 """
 
 from __future__ import annotations
 
-import functools
-import http.client
-import io
 import json
 import os
 import re
-import ssl
 import string
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import requests
-from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, Timeout
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from puffle_accounts import clock, config, context
+from puffle_accounts.connections import Connections, give_up_at
 from puffle_accounts.hookspecs import TeardownFailed
 
 __all__ = ["Upstream", "UpstreamFailed"]
@@ -54,7 +43,6 @@ OF_DEADLINE = 0.95  # give up before the core does, to say what it was that took
 CONNECT_SECONDS = 3.05
 UNREAD_SECONDS = 1.0  # to drain an answer whose status has decided already
 MOST_BODY = 8192  # bytes; an error message needs no more
-POOL = 512  # kept-alive connections per provider
 
 TEMPORARY = frozenset({408, 409, 425, 429})
 BODY_DECIDES = frozenset({403, 404})  # what these mean stands in their body alone
@@ -112,9 +100,8 @@ class Upstream:
         self._code = code
         self._is_gone = is_gone
         self._temporary_codes = temporary_codes
-        self._pool: Any = None
-        self._target = ""
         self._headers: dict[str, str] = {}
+        self._connections: Connections
         self._configured = False
 
     def configure(self, environ: Mapping[str, str]) -> None:
@@ -141,7 +128,7 @@ class Upstream:
                 "User-Agent": "puffle-accounts",
                 **self._authenticate(key),
             }
-            self._pool, self._target = _Adapter(pool_maxsize=POOL).pool(base_url)
+            self._connections = Connections(base_url)
         self._configured = True
 
     def delete(self, *segments: str, tried: str, share: float = 1.0) -> bool:
@@ -181,46 +168,31 @@ class Upstream:
         if self.missing:
             raise self._failed(tried, f"{self.missing} is not set", permanent=True)
         try:
-            target = "/".join((self._target, *map(_quoted, segments)))
+            path = "".join(f"/{_quoted(segment)}" for segment in segments)
         except ValueError:
             why = "an id that cannot be part of a URL"
             raise self._failed(tried, why, permanent=True) from None
         if params:
-            target += f"?{urlencode(params)}"
+            path += f"?{urlencode(params)}"
         seconds = context.seconds_left(DEFAULT_SECONDS) * OF_DEADLINE * share
         if seconds <= 0:
             raise self._failed(tried, "no time was left for it")
-        token = _give_up_at.set(time.monotonic() + seconds)
+        token = give_up_at.set(time.monotonic() + seconds)
         try:
-            return self._judge(self._send(method, target, payload, seconds, tried), tried)
+            return self._judge(self._send(method, path, payload, seconds, tried), tried)
         finally:
-            _give_up_at.reset(token)
+            give_up_at.reset(token)
 
     def _send(
-        self, method: str, target: str, payload: Any, seconds: float, tried: str
+        self, method: str, path: str, payload: Any, seconds: float, tried: str
     ) -> BaseHTTPResponse:
         headers = dict(self._headers)
         request_id = context.request_id.get()
         if request_id:
             headers["X-Request-ID"] = request_id
         timeout = Timeout(connect=min(CONNECT_SECONDS, seconds), read=seconds)
-        send: Callable[[], BaseHTTPResponse] = functools.partial(
-            self._pool.request,
-            *(method, target),
-            headers=headers,
-            json=payload,
-            timeout=timeout,
-            retries=False,
-            redirect=False,
-            assert_same_host=False,  # through a proxy the pool's host is the proxy's
-            preload_content=False,
-            decode_content=False,
-        )
         try:
-            try:
-                return send()
-            except _StaleConnection:
-                return send()
+            return self._connections.send(method, path, headers, payload, timeout)
         except ConnectTimeoutError:
             why = f"no connection within {timeout.connect_timeout:.1f} s"
             raise self._failed(tried, why) from None
@@ -232,7 +204,7 @@ class Upstream:
     def _judge(self, response: BaseHTTPResponse, tried: str) -> bool:
         status = response.status
         if 200 <= status < 300:
-            _give_up_at.set(min(_give_up_at.get(), time.monotonic() + UNREAD_SECONDS))
+            give_up_at.set(min(give_up_at.get(), time.monotonic() + UNREAD_SECONDS))
             _read(response)
             return True
         body = _read(response)
@@ -301,116 +273,3 @@ def _retry_after(value: str | None) -> float | None:
         return max((date - clock.now()).total_seconds(), 0.0)
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-_give_up_at: ContextVar[float] = ContextVar("give_up_at")
-
-
-class _StaleConnection(Exception):
-    """A kept-alive connection turned out to be closed: the request may be repeated once."""
-
-
-class _ClockedReader(io.RawIOBase):
-    """A socket's reader that stops at the moment when the call has to give up.
-
-    A socket's own time-out starts anew with each byte; a provider that drips
-    one at a time, be it in the headers, would hold its caller for ever.
-    """
-
-    def __init__(self, raw: Any, sock: Any) -> None:
-        self._raw = raw
-        self._sock = sock
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = _give_up_at.get() - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._sock.settimeout(left)
-        count: int | None = self._raw.readinto(buffer)
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _ClockedResponse(http.client.HTTPResponse):
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp: Any = io.BufferedReader(_ClockedReader(self.fp.detach(), sock))
-
-
-class _Clocked:
-    """What makes a urllib3 connection keep to the clock and tell that it was stale."""
-
-    response_class: Any = _ClockedResponse
-    _answered = False
-
-    def connect(self) -> None:
-        self._answered = False
-        super().connect()  # type: ignore[misc]
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        with self._telling_stale():
-            super().request(*args, **kwargs)  # type: ignore[misc]
-
-    def getresponse(self) -> Any:
-        with self._telling_stale():
-            response = super().getresponse()  # type: ignore[misc]
-        self._answered = True
-        return response
-
-    @contextmanager
-    def _telling_stale(self) -> Iterator[None]:
-        try:
-            yield
-        except (ConnectionError, ssl.SSLEOFError) as error:
-            if self._answered:
-                raise _StaleConnection from error
-            raise
-
-
-class _ClockedHTTP(_Clocked, HTTPConnection):
-    pass
-
-
-class _ClockedHTTPS(_Clocked, HTTPSConnection):
-    pass
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _ClockedHTTP
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _ClockedHTTPS
-
-
-class _Adapter(HTTPAdapter):
-    """Makes pools whose connections keep to the clock."""
-
-    _classes = {"http": _HTTPPool, "https": _HTTPSPool}
-
-    def pool(self, base_url: str) -> tuple[Any, str]:
-        """Return the pool for a base URL, and the target that its requests begin with.
-
-        Proxies and the CA bundle are those of the environment, as `requests` reads it.
-        """
-        settings = requests.Session().merge_environment_settings(base_url, {}, True, None, None)
-        verify, proxies = settings["verify"], settings["proxies"]
-        request: Any = requests.Request("GET", base_url).prepare()
-        pool = self.get_connection_with_tls_context(request, verify, proxies)
-        self.cert_verify(pool, base_url, verify, None)
-        return pool, self.request_url(request, proxies).rstrip("/")
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self._classes
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = self._classes
-        return manager
