@@ -5,7 +5,8 @@ from __future__ import annotations
 from flask.cli import ScriptInfo
 
 from puffle_accounts.app import create_app
-from puffle_accounts.cli import COMMANDS, Group
+from puffle_accounts.cli import COMMANDS
+from puffle_accounts.terminal import Group
 
 
 def main() -> None:

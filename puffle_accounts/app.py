@@ -15,8 +15,6 @@ from puffle_accounts.models import MODELS
 from puffle_accounts.service import Service
 from puffle_accounts.text import hide_secrets_of
 
-EXTENSION = "puffle_accounts"
-
 
 class PathRouted(Flask):
     """Routes by path and method alone; no `Host` or `Upgrade` header can make a request fail."""
@@ -49,8 +47,7 @@ def create_app(environ: Mapping[str, str] | None = None) -> Flask:
     service = Service(store, loaded, config.teardown_timeout)
 
     app = PathRouted("puffle_accounts", static_folder=None)
-    app.extensions[EXTENSION] = service
     problems.init_app(app)
     views.init_app(app, service)
-    cli.init_app(app)
+    cli.init_app(app, service)
     return app

@@ -1,0 +1,135 @@
+"""The commands of the ledger: `puffle-accounts orphans …`."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+import click
+from playhouse.shortcuts import model_to_dict
+
+from puffle_accounts import clock, health, retry
+from puffle_accounts.models import Orphan
+from puffle_accounts.service import Service
+from puffle_accounts.terminal import Group, current_service, cut, json_array, table
+
+WIDEST_PLUGIN = 20  # characters of its name in the table of orphans
+MOST_ROWS = 1000  # that a table shows; --json shows all
+
+orphans = Group("orphans", help="What was left behind upstream.")
+
+
+@orphans.command("list")
+@click.option("--json", "as_json", is_flag=True, help="All columns of all orphans, as JSON.")
+def orphans_list(as_json: bool) -> None:
+    """Show the orphans, the oldest first."""
+    ledger = current_service().ledger
+    rows = (orphan for page in ledger.pages() for orphan in page)
+    if as_json:
+        json_array(map(_orphan_json, rows))
+        return
+    now = clock.now()
+    shown = (_orphan_row(orphan, now) for orphan, _ in zip(rows, range(MOST_ROWS), strict=False))
+    table(("ID", "PLUGIN", "ACCOUNT", "TRIES", "NEXT", "REASON"), shown)
+    counts = ledger.counts()
+    more = f" ({MOST_ROWS} shown; --json shows all)" if counts["all"] > MOST_ROWS else ""
+    click.echo(health.orphans_said(counts) + more)
+
+
+def _orphan_row(orphan: Orphan, now: datetime) -> tuple[str, ...]:
+    return (
+        orphan.id[:8],
+        cut(orphan.plugin, WIDEST_PLUGIN),
+        orphan.account_id,
+        str(orphan.attempts),
+        _next(orphan, now),
+        _reason(orphan),
+    )
+
+
+def _reason(orphan: Orphan) -> str:
+    """Return the reason without the provider's name, which would only push the rest out."""
+    reason: str = orphan.reason
+    name = f"{orphan.plugin}: "
+    return reason[len(name) :] if reason.lower().startswith(name) else reason
+
+
+def _next(orphan: Orphan, now: datetime) -> str:
+    if orphan.parked_at:
+        return "parked"
+    if orphan.leased_until and orphan.leased_until > now:
+        return "at work"
+    if orphan.next_attempt_at <= now:
+        return "now"
+    minutes = int((orphan.next_attempt_at - now).total_seconds() // 60) + 1
+    return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h"
+
+
+def _orphan_json(orphan: Orphan) -> dict[str, Any]:
+    row: dict[str, Any] = model_to_dict(orphan)
+    return row
+
+
+@orphans.command("retry")
+@click.option("--limit", type=click.IntRange(min=1), help="Try at most so many.")
+@click.option("--plugin", "only", metavar="NAME", help="Only what this plugin left.")
+@click.option("--parked", is_flag=True, help="The parked ones too.")
+@click.option("--every", type=click.FloatRange(0, 86400, min_open=True), help="Repeat, in seconds.")
+def orphans_retry(limit: int | None, only: str | None, parked: bool, every: float | None) -> None:
+    """Try again what is due; exit 1 if something failed."""
+    service = current_service()
+    active = {plugin.name for plugin in service.plugins.active}
+    if only and only not in active and only not in service.ledger.plugins():
+        raise click.ClickException(f"no plugin is called {only}; see puffle-accounts plugins")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # In a thread: set() would wait for ever for the wait() that it may interrupt.
+        signal.signal(number, lambda *_: threading.Thread(target=stop.set).start())
+
+    def new_run() -> retry.Run:
+        most = limit or math.inf
+        return retry.Run(service.ledger, service.plugins, service.timeout, most, only, parked, stop)
+
+    if every is not None:
+        retry.repeat(lambda: new_run().work(), every, stop)
+        return
+    run = new_run()
+    if sys.stdout.isatty():
+        with click.progressbar(length=run.count(), label="Retrying") as bar:
+            run.progress = lambda: bar.update(1)
+            run.work()
+    else:
+        run.work()
+    click.echo(_retry_said(service, run.results))
+    sys.exit(run.results["failed"] + run.results["parked"] > 0)
+
+
+def _retry_said(service: Service, results: Counter[str]) -> str:
+    said = ", ".join(f"{results[r]} {r}" for r in ("done", "superseded", "failed", "parked"))
+    skipped = service.ledger.plugins() - {plugin.name for plugin in service.plugins.active}
+    if skipped:
+        said += f"; kept and skipped what is not in use: {', '.join(sorted(skipped))}"
+    return said
+
+
+@orphans.command("drop")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--reason", required=True, help="Why nobody needs to tear it down; it is logged.")
+def orphans_drop(ids: tuple[str, ...], reason: str) -> None:
+    """Give orphans up, by their ID or its first characters."""
+    if not reason.strip():
+        raise click.UsageError("--reason must say why")
+    ledger = current_service().ledger
+    found = [ledger.find(orphan_id) for orphan_id in ids]
+    for given, matching in zip(ids, found, strict=True):
+        if len(matching) != 1:
+            many = "no orphan has" if not matching else "several orphans have"
+            raise click.ClickException(f"{many} the id {given}; nothing was dropped")
+    for orphan_id in dict.fromkeys(orphan_id for (orphan_id,) in found):
+        if ledger.drop(orphan_id, reason):
+            click.echo(f"dropped {orphan_id}")

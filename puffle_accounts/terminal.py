@@ -1,0 +1,74 @@
+"""What all commands share: one line for a user's mistake, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from puffle_accounts.config import ConfigError
+from puffle_accounts.database import UNAVAILABLE
+from puffle_accounts.schema import SchemaError
+from puffle_accounts.service import Service
+from puffle_accounts.text import one_line
+
+EXTENSION = "puffle_accounts"
+WIDTH = 100
+
+
+class Group(AppGroup):
+    """A group whose commands answer a user's mistake with one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.
+
+        Raises:
+            click.ClickException: configuration, schema or database stand in the way.
+        """
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, SchemaError) as error:
+            raise click.ClickException(one_line(error)) from error
+        except UNAVAILABLE as error:
+            raise click.ClickException(_database_said(error)) from error
+
+
+def _database_said(error: Exception) -> str:
+    said = one_line(error)
+    lacking = said.startswith(("no such table", 'relation "'))
+    return f"database: {said}" + ("; run puffle-accounts db upgrade" if lacking else "")
+
+
+def current_service() -> Service:
+    """Return the service of the application whose command runs."""
+    found: Service = current_app.extensions[EXTENSION]
+    return found
+
+
+def table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Print rows in columns, the last one cut so that a line fits."""
+    lines = [titles, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    for *cells, last in lines:
+        start = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
+        room = max(WIDTH - len(start), 10)
+        click.echo((start + cut(last, room)).rstrip())
+
+
+def cut(text: str, width: int) -> str:
+    """Return the text, shortened to `width` characters if it is longer."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def json_array(items: Iterator[dict[str, Any]]) -> None:
+    """Print a JSON array one item a line, without holding all items."""
+    separator = "["
+    for item in items:
+        click.echo(separator + json.dumps(item, default=datetime.isoformat))
+        separator = ","
+    click.echo("]" if separator == "," else "[]")
