@@ -13,6 +13,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from support import assert_problem, only, wait_until
 from urllib3 import Retry
+from wire import Wire
 
 from puffle_accounts import auth, clock
 from puffle_accounts.models import IdempotencyKey
@@ -413,21 +414,17 @@ def test_killed_between_the_providers_answer_and_the_commit_the_work_is_done_aga
 @pytest.fixture
 def lossy(live):
     """A TCP proxy in front of the service that loses the first answer; its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
     host, port = live.url.removeprefix("http://").split(":")
 
-    def serve():
-        for number in range(3):
-            client, _ = listener.accept()
-            with client, socket.create_connection((host, int(port))) as service:
-                service.sendall(client.recv(65536))
-                answer = b"".join(iter(lambda: service.recv(65536), b""))
-                if number > 0:
-                    client.sendall(answer)
+    def serve(client, number):
+        with socket.create_connection((host, int(port))) as service:
+            service.sendall(client.recv(65536))
+            answer = b"".join(iter(lambda: service.recv(65536), b""))
+            if number > 1:
+                client.sendall(answer)
 
-    threading.Thread(target=serve, daemon=True).start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    listener.close()
+    with Wire(serve) as proxy:
+        yield f"http://127.0.0.1:{proxy.port}"
 
 
 @pytest.mark.parametrize(
