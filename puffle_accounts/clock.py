@@ -25,6 +25,8 @@ def moment(value: datetime | str | None) -> datetime | None:
         value = datetime.fromisoformat(value.replace("Z", "+00:00"))
     if value is None:
         return None
+    if not isinstance(value, datetime):
+        raise ValueError(f"not a time: {value!r}")
     return (
         value.replace(tzinfo=timezone.utc)
         if value.tzinfo is None

@@ -69,7 +69,7 @@ class Service:
                         partial = partial or bool(left)
                     if ended and lease:
                         self.keys.finish(lease, _status(partial))
-            except (*UNAVAILABLE, ValueError) as error:
+            except UNAVAILABLE as error:
                 log.exception("account.kept", extra=_fields(account, started, "delete failed"))
                 raise DeleteFailed from error
             if current is None or ended:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from typing import Any
 
 from puffle_accounts import clock
@@ -33,6 +35,8 @@ UNCHANGED = (
 DELETE = f"DELETE FROM accounts WHERE {UNCHANGED}"
 DISCONNECT = f"UPDATE accounts SET status = 'disconnected', updated_at = ? WHERE {UNCHANGED}"
 
+log = logging.getLogger(__name__)
+
 
 def read(database: Database, account_id: str, user_id: str) -> Account | None:
     """Return the snapshot of a user's account, `None` if there is none."""
@@ -43,19 +47,32 @@ def read(database: Database, account_id: str, user_id: str) -> Account | None:
 def from_row(row: Any) -> Account:
     """Return the snapshot of a row that was selected as `SELECTED`.
 
-    Raises:
-        ValueError: its metadata is not a JSON object.
+    Metadata that is no JSON object, or a time that is none, is logged and left out: it
+    must not keep an account from being ended.
     """
     values = dict(zip(COLUMNS, row, strict=True))
-    metadata = values["metadata"]
-    metadata = json.loads(metadata) if isinstance(metadata, str) else metadata
-    if not isinstance(metadata or {}, dict):
-        raise ValueError(f"metadata of account {values['id']} is not a JSON object")
     snapshot: dict[str, Any] = {n: v if v is None else str(v) for n, v in values.items()}
-    snapshot["metadata"] = metadata or {}
-    for name in TIMES:
-        snapshot[name] = clock.moment(values[name])
+    for name, read in READ_AS.items():
+        try:
+            snapshot[name] = read(values[name])
+        except ValueError:
+            snapshot[name] = None
+            log.warning("account.unreadable", extra={"account": str(values["id"]), "column": name})
+    snapshot["metadata"] = snapshot["metadata"] or {}
     return Account(**snapshot)
+
+
+def _json_object(value: Any) -> dict[str, Any] | None:
+    found = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(found, dict | None):
+        raise ValueError("not a JSON object")
+    return found
+
+
+READ_AS: dict[str, Callable[[Any], Any]] = {
+    "metadata": _json_object,
+    **dict.fromkeys(TIMES, clock.moment),
+}
 
 
 def delete_unchanged(database: Database, account: Account) -> bool:

@@ -143,15 +143,30 @@ def test_a_foreign_key_does_not_hinder_a_soft_delete(live):
     assert live.row(account_id)["status"] == "disconnected"
 
 
-@pytest.mark.parametrize("metadata", ["[1]", '"text"'])
-def test_a_row_that_cannot_be_read_is_left_alone(live, metadata):
+@pytest.mark.parametrize("metadata", ["[1]", '"text"', "null"])
+def test_metadata_that_is_no_object_does_not_keep_an_account_from_being_ended(live, metadata):
     hook, seen = provider()
     use(live, crm=hook)
     account_id = live.add_email()
     live.sql("UPDATE accounts SET metadata = ?", metadata)
-    assert_problem(live.delete(account_id), 500, "delete_failed")
-    assert live.row(account_id) is not None
-    assert seen == []
+    assert_done(live.delete(account_id))
+    assert live.row(account_id) is None
+    assert [dict(snapshot.metadata) for snapshot in seen] == [{}]
+
+
+@only("sqlite")
+@pytest.mark.parametrize(
+    ("column", "value"), [("metadata", "{"), ("created_at", "yesterday"), ("updated_at", 1.5)]
+)
+def test_a_cell_that_cannot_be_read_is_left_out_and_logged(live, events, column, value):
+    hook, seen = provider()
+    use(live, crm=hook)
+    account_id = live.add_email()
+    live.sql(f"UPDATE accounts SET {column} = ?", value)
+    assert_done(live.delete(account_id))
+    assert [getattr(snapshot, column) or None for snapshot in seen] == [None]
+    [fields] = [fields for event, fields in events() if event == "account.unreadable"]
+    assert (fields["account"], fields["column"]) == (account_id, column)
 
 
 # The compare-and-set
