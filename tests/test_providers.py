@@ -23,7 +23,7 @@ HTML = b"<!doctype html><title>404: This page could not be found</title>"
 
 @dataclass(frozen=True)
 class Provider:
-    """What providers.md says of one of them."""
+    """What is known of one of them."""
 
     name: str
     plugin: object
