@@ -1,8 +1,8 @@
 """How gunicorn runs the service; gunicorn finds this file by itself beside wsgi.py.
 
-Nothing is patched and nothing of the application is imported here: this is read
-by gunicorn's master, and gevent patches in each worker before the application
-is loaded. For the same reason there is no preload.
+Nothing is patched here, and neither the application nor a database driver is imported:
+this is read by gunicorn's master, and gevent patches in each worker before the
+application is loaded. For the same reason there is no preload.
 """
 
 import os
@@ -11,9 +11,8 @@ from math import ceil
 
 from puffle_accounts.serving import GRACE, Logger, on_starting, teardown_timeout
 
-# Requests wait for providers. A greenlet that waits costs some kilobytes and no
-# scheduler, so gevent serves half as many again as threads and has no cap at
-# threads / latency.
+# Requests wait for providers. Greenlets that wait cost memory alone (docs/scaling.md), so
+# gevent serves half as many again as threads and has no cap at threads / latency.
 worker_class = "gevent" if find_spec("gevent") else "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY", os.cpu_count() or 1))
 

@@ -43,9 +43,11 @@ class _Common:
         """
         return self.execute_sql(_dialect(statement, self.param, self.IS), params)  # type: ignore[attr-defined]
 
-    def reading(self) -> Any:
-        """Hold a connection for single statements that read."""
-        return self.connection_context()  # type: ignore[attr-defined]
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold a connection and a transaction for several statements."""
+        with self.statement(), self.atomic():  # type: ignore[attr-defined]
+            yield
 
 
 @contextmanager
@@ -98,16 +100,14 @@ class Sqlite(_Common, _PooledSqliteDatabase, _NamingSqlite):
         )
         self._writer = Bulkhead(1, WAIT)
 
+    def reading(self) -> Any:
+        """Hold a connection for single statements that read."""
+        return self.connection_context()
+
     @contextmanager
     def statement(self) -> Iterator[None]:
         """Hold a connection for one statement that writes."""
         with _place(self._writer), self.connection_context():
-            yield
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold a connection and a transaction for several statements."""
-        with self.statement(), self.atomic():
             yield
 
 
@@ -171,12 +171,6 @@ class Postgres(_Common, _PooledPostgresqlDatabase, _ConnectingPostgres):
     def statement(self) -> Any:
         """Hold a connection for one statement that writes; it commits by itself."""
         return self.reading()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold a connection and a transaction for several statements."""
-        with self.reading(), self.atomic():
-            yield
 
 
 Database = Sqlite | Postgres

@@ -51,7 +51,7 @@ def orphans_said(counts: dict[str, int]) -> str:
     """Return the ledger's counts as a sentence; old parked orphans are pointed out."""
     said = f"{counted(counts['all'], 'orphan')}, {counts['parked']} of them parked"
     if counts["old"]:
-        said += f"; {counts['old']} parked for more than 90 days: retry or drop them"
+        said += f"; {counts['old']} parked and older than 90 days: retry or drop them"
     return said
 
 

@@ -22,7 +22,7 @@ MINUTE = timedelta(minutes=1)
 LONGEST_BACKOFF = timedelta(hours=24)
 LONGEST_RETRY_AFTER = timedelta(days=7)
 MOST_ATTEMPTS = 10
-OLD = timedelta(days=90)  # parked for longer, it is somebody's data that nobody looks after
+OLD = timedelta(days=90)  # parked and older, it is somebody's data that nobody looks after
 PAGE = 1000
 
 NAMESPACE = uuid.UUID("6f1d3c1e-3f0b-4d53-9a53-3b1f5d0c6d0a")
@@ -213,7 +213,7 @@ class Ledger:
             after = (page[-1].created_at, page[-1].id)
 
     def counts(self) -> dict[str, int]:
-        """Return how many orphans there are: `all`, `parked`, and `old`, parked for 90 days."""
+        """Return how many orphans there are: `all`, `parked`, and `old` (parked, 90 days old)."""
         before = clock.stamp(self.now() - OLD)
         with self.database.reading():
             row = self.database.run(

@@ -151,7 +151,8 @@ class Run:
             "outcome": reason or result,
             "ms": ms,
         }
-        log.info(event.get(result, "orphan.retried"), extra=fields)
+        level = logging.WARNING if result == "parked" else logging.INFO
+        log.log(level, event.get(result, "orphan.retried"), extra=fields)
         with self._lock:
             self.results[result] += 1
             self.progress()

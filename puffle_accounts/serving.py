@@ -1,4 +1,4 @@
-"""What gunicorn needs to know of this service. Imported by its master: nothing heavy here."""
+"""What gunicorn needs to know of this service. Imported by its master, before gevent patches."""
 
 from __future__ import annotations
 

@@ -5,26 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 from puffle_accounts import clock
 from puffle_accounts.account import TIMES, Account
 from puffle_accounts.database import Database
 
-COLUMNS = (
-    "id",
-    "user_id",
-    "type",
-    "status",
-    "display_name",
-    "provider_account_id",
-    "email_address",
-    "agentmail_inbox_id",
-    "instantly_account_id",
-    "metadata",
-    "created_at",
-    "updated_at",
-)
+COLUMNS = tuple(field.name for field in fields(Account))
 SELECTED = ", ".join(f"a.{column}" for column in COLUMNS)
 
 READ = f"SELECT {SELECTED} FROM accounts a WHERE a.id = ? AND a.user_id = ?"

@@ -189,4 +189,4 @@ def test_orphans_that_were_parked_for_90_days_are_pointed_out(live, check):
     live.sql("UPDATE orphans SET parked_at = '2026-01-01 00:00:00.000000+00:00'")
     checked = check()
     assert checked.exit_code == 0, "a reminder, not a reason to take the service out"
-    assert "1 parked for more than 90 days" in checked.stdout
+    assert "1 parked and older than 90 days" in checked.stdout

@@ -117,7 +117,7 @@ def test_what_is_parked_for_more_than_90_days_is_pointed_out(live, command, argu
     )
     run = command(*arguments)
     assert run.exit_code == 0
-    assert "1 parked for more than 90 days" in run.stdout
+    assert "1 parked and older than 90 days" in run.stdout
 
 
 # retry
