@@ -79,6 +79,7 @@ class Account:
 
         Raises:
             ValueError: `text` is not JSON.
+            TypeError: it is not the JSON of an account.
         """
         values = json.loads(text)
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}

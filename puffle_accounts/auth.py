@@ -47,6 +47,12 @@ def create(user_id: str, name: str | None) -> str:
     return key
 
 
+def find(user_id: object | None = None) -> list[ApiKey]:
+    """Return all keys, or those of a user, in the order of their ids."""
+    query = ApiKey.select().order_by(ApiKey.id)
+    return list(query.where(ApiKey.user_id == user_id) if user_id else query)
+
+
 def revoke(key_id: int) -> bool:
     """Revoke a key by its id; return whether there was one to revoke."""
     live = (ApiKey.id == key_id) & ApiKey.revoked_at.is_null()

@@ -9,7 +9,6 @@ from flask import Flask
 from flask.cli import with_appcontext
 
 from puffle_accounts import auth, demo, health, schema
-from puffle_accounts.models import ApiKey
 from puffle_accounts.orphan_commands import orphans
 from puffle_accounts.sandbox import MODES, PROVIDERS
 from puffle_accounts.service import Service
@@ -52,11 +51,8 @@ def keys_create(user_id: object, name: str | None) -> None:
 @click.argument("user_id", type=click.UUID, required=False)
 def keys_list(user_id: object | None) -> None:
     """Show keys by their id and first characters."""
-    query = ApiKey.select().order_by(ApiKey.id)
-    if user_id:
-        query = query.where(ApiKey.user_id == user_id)
     with current_service().database.reading():
-        rows = list(query)
+        rows = auth.find(user_id)
     table(
         ("ID", "KEY", "USER", "CREATED", "STATE", "NAME"),
         (

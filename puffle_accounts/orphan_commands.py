@@ -8,7 +8,6 @@ import sys
 import threading
 from collections import Counter
 from datetime import datetime
-from typing import Any
 
 import click
 from playhouse.shortcuts import model_to_dict
@@ -31,7 +30,7 @@ def orphans_list(as_json: bool) -> None:
     ledger = current_service().ledger
     rows = (orphan for page in ledger.pages() for orphan in page)
     if as_json:
-        json_array(map(_orphan_json, rows))
+        json_array(map(model_to_dict, rows))
         return
     now = clock.now()
     shown = (_orphan_row(orphan, now) for orphan, _ in zip(rows, range(MOST_ROWS), strict=False))
@@ -68,11 +67,6 @@ def _next(orphan: Orphan, now: datetime) -> str:
         return "now"
     minutes = int((orphan.next_attempt_at - now).total_seconds() // 60) + 1
     return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h"
-
-
-def _orphan_json(orphan: Orphan) -> dict[str, Any]:
-    row: dict[str, Any] = model_to_dict(orphan)
-    return row
 
 
 @orphans.command("retry")

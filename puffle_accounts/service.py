@@ -38,7 +38,7 @@ class Service:
         self.plugins = plugins
         self.timeout = timeout
         self.ledger = Ledger(database, lease)
-        self.keys = IdempotencyKeys(database, lease)
+        self.idempotency_keys = IdempotencyKeys(database, lease)
 
     def end(self, account: Account, lease: Lease | None = None) -> str:
         """Take an account apart: first what its providers hold, then its row.
@@ -64,11 +64,12 @@ class Service:
                 with self.database.writing() if left or lease else self.database.statement():
                     current = None if change(self.database, account) else self._read(account)
                     ended = current is None or (soft and current.is_disconnected)
-                    if ended or not _names_the_same(current, account):
+                    # Unless it still names what is left, the row is no record of it.
+                    if current is None or ended or current.provider_ids != account.provider_ids:
                         self.ledger.record(left, context.request_id.get())
                         partial = partial or bool(left)
                     if ended and lease:
-                        self.keys.finish(lease, _status(partial))
+                        self.idempotency_keys.finish(lease, _status(partial))
             except UNAVAILABLE as error:
                 log.exception("account.kept", extra=_fields(account, started, "delete failed"))
                 raise DeleteFailed from error
@@ -89,11 +90,6 @@ class Service:
 
     def _read(self, account: Account) -> Account | None:
         return snapshots.read(self.database, account.id, account.user_id)
-
-
-def _names_the_same(current: Account | None, account: Account) -> bool:
-    """Whether the row still names what the snapshot names, and so is the record of it."""
-    return current is not None and current.provider_ids == account.provider_ids
 
 
 def _status(partial: bool) -> str:

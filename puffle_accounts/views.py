@@ -33,7 +33,7 @@ PROBLEMS = {
 def init_app(app: Flask, service: Service) -> None:
     """Add the one route, and what every answer carries."""
     auth = token_auth(service.database)
-    sweep = Sweeper(service.keys)
+    sweep = Sweeper(service.idempotency_keys)
 
     def delete_account(account_id: str) -> Response:
         caller: Caller = auth.current_user()
@@ -45,13 +45,13 @@ def init_app(app: Flask, service: Service) -> None:
             return _success(service.end(_owned(caller)))
         key = idempotency.parse(header)
         sweep()
-        claim = service.keys.claim(caller.user_id, key, asked_for)
+        claim = service.idempotency_keys.claim(caller.user_id, key, asked_for)
         if isinstance(claim, Replay):
             return _success(claim.teardown_status, replayed=True)
         try:
             return _success(service.end(_owned(caller), claim))
         except BaseException:
-            service.keys.free(claim)
+            service.idempotency_keys.free(claim)
             raise
 
     app.url_map.merge_slashes = False  # `/api//accounts/…` is a 404, not a redirect
