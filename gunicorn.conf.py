@@ -35,6 +35,10 @@ keepalive = 75
 # One socket per user in the home directory: two instances would fight for it.
 control_socket_disable = True
 
+# The route is the path alone: no header of a peer may change it, not even of one on loopback.
+forwarder_headers = ""
+secure_scheme_headers = {}
+
 logger_class = Logger
 
 __all__ = ["on_starting"]

@@ -22,7 +22,9 @@ class PathRouted(Flask):
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         if request is None:
             return None
-        if request.environ["PATH_INFO"].startswith("//"):  # Werkzeug looks past the first slashes
+        raw = request.environ.get("RAW_URI", "").partition("?")[0].lower()
+        # Werkzeug looks past the first slashes, and a quoted slash separates nothing.
+        if request.environ["PATH_INFO"].startswith("//") or "%2f" in raw:
             raise NotFound
         return self.url_map.bind("", path_info=request.path, default_method=request.method)
 

@@ -13,6 +13,7 @@ from puffle_accounts.orphan_commands import orphans
 from puffle_accounts.sandbox import MODES, PROVIDERS
 from puffle_accounts.service import Service
 from puffle_accounts.terminal import EXTENSION, Group, current_service, table
+from puffle_accounts.text import one_line
 
 db = Group("db", help="Create and migrate the tables.")
 keys = Group("keys", help="API keys of users.")
@@ -62,7 +63,7 @@ def keys_list(user_id: object | None) -> None:
                 key.user_id,
                 f"{key.created_at:%Y-%m-%d}",
                 "revoked" if key.revoked_at else "live",
-                key.name or "",
+                one_line(key.name or ""),
             )
             for key in rows
         ),

@@ -106,6 +106,16 @@ class _ClockedResponse(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         self.fp: Any = io.BufferedReader(_ClockedReader(self.fp.detach(), sock))
 
+    def _read_status(self) -> tuple[Any, int, Any]:
+        """Let `begin` skip all interim answers (RFC 9110 §15.2): it knows but 100.
+
+        Taken for the answer, a 103 leaves the real one to the connection's next call.
+        """
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        if status == 101:
+            raise http.client.BadStatusLine("101, which nobody asked for")
+        return version, 100 if 100 < status < 200 else status, reason
+
 
 class _Clocked:
     """What makes a urllib3 connection keep to the clock and tell that it was stale."""

@@ -27,6 +27,8 @@ UNAVAILABLE = (PeeweeException, MaxConnectionsExceeded)
 CONNECTIONS = 20  # per process; a statement takes about a millisecond, so they go round fast
 WAIT = 5  # seconds: for a connection of the pool, for a lock
 CONNECT_TIMEOUT = 3  # seconds
+ACTIVE = 1  # libpq's PQTRANS_ACTIVE
+SILENCE = 2 * WAIT  # seconds for a statement, after which PostgreSQL counts as gone
 OLDEST_SQLITE = (3, 35, 0)  # RETURNING
 
 
@@ -111,13 +113,30 @@ class Sqlite(_Common, _PooledSqliteDatabase, _NamingSqlite):
             yield
 
 
-class _QuietAdapter(peewee.Psycopg3Adapter):
-    """Finds a connection that the server closed without asking the server.
+class _Adapter(peewee.Psycopg3Adapter):
+    """Waits for nothing for ever, and asks nothing of the server that is known without it.
 
-    Peewee's own check is a round trip at every checkout. `PQconsumeInput` reads
-    what has arrived and never waits, so that no greenlet is switched to while the
-    pool's lock is held.
+    Peewee looks whether a connection was closed by a round trip at every checkout.
+    `PQconsumeInput` reads what has arrived and never waits, so that no greenlet is
+    switched to while the pool's lock is held.
     """
+
+    def connect(self, db: Any, **params: Any) -> Any:
+        """Return a connection that gives a server up which says nothing for `db.patience`."""
+        conn = super().connect(db, **params)
+        wait = conn.wait
+
+        def wait_patiently(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+            try:
+                return wait(gen, interval, timeout or db.patience)
+            except conn.DatabaseError as error:
+                # A statement that it still works on, or one whose plan a migration has outdated.
+                if self.txn_status(conn) == ACTIVE or isinstance(error, conn.NotSupportedError):
+                    conn.pgconn.finish()
+                raise
+
+        conn.wait = wait_patiently
+        return conn
 
     def is_connection_closed(self, conn: Any) -> bool:
         try:
@@ -135,7 +154,7 @@ class _ConnectingPostgres(PostgresqlDatabase):
     server would wait for its connect time-out one after the other.
     """
 
-    psycopg3_adapter = _QuietAdapter
+    psycopg3_adapter = _Adapter
     _failed_at = float("-inf")
 
     def _connect(self) -> Any:
@@ -160,6 +179,7 @@ class Postgres(_Common, _PooledPostgresqlDatabase, _ConnectingPostgres):
             prefer_psycopg3=True,
             **params,
         )
+        self.patience: float | None = SILENCE
         self._places = Bulkhead(CONNECTIONS, WAIT)
 
     @contextmanager
@@ -204,7 +224,10 @@ def _postgres(url: str) -> Postgres:
         given = conninfo_to_dict(url)
     except ProgrammingError:  # its message may quote the password
         raise ConfigError("DATABASE_URL is not a PostgreSQL connection URL") from None
-    options = f"-c lock_timeout={WAIT}s {given.get('options') or ''} -c timezone=UTC"
+    options = (
+        f"-c lock_timeout={WAIT}s {given.get('options') or ''} -c timezone=UTC"
+        r" -c default_transaction_isolation=read\ committed"  # a row may change under a reader
+    )
     return Postgres(
         url,
         options=options,

@@ -56,6 +56,7 @@ def configure(log_format: str) -> None:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     logging.getLogger("peewee").setLevel(logging.WARNING)  # its migrations speak of themselves
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings quote what providers sent
 
 
 def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

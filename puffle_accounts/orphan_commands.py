@@ -20,6 +20,7 @@ from puffle_accounts.terminal import Group, current_service, cut, json_array, ta
 WIDEST_PLUGIN = 20  # characters of its name in the table of orphans
 MOST_ROWS = 1000  # that a table shows; --json shows all
 
+
 orphans = Group("orphans", help="What was left behind upstream.")
 
 
@@ -76,10 +77,12 @@ def _next(orphan: Orphan, now: datetime) -> str:
 @click.option("--every", type=click.FloatRange(0, 86400, min_open=True), help="Repeat, in seconds.")
 def orphans_retry(limit: int | None, only: str | None, parked: bool, every: float | None) -> None:
     """Try again what is due; exit 1 if something failed."""
+    if every is not None and math.isnan(every):  # in no range, and yet it passes
+        raise click.UsageError("--every must be a number of seconds")
     service = current_service()
     active = {plugin.name for plugin in service.plugins.active}
-    if only and only not in active and only not in service.ledger.plugins():
-        raise click.ClickException(f"no plugin is called {only}; see puffle-accounts plugins")
+    if only is not None and only not in active and only not in service.ledger.plugins():
+        raise click.ClickException(f"no plugin is called {only!r}; see puffle-accounts plugins")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         # In a thread: set() would wait for ever for the wait() that it may interrupt.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -166,7 +168,8 @@ def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugi
     try:
         if len(points) > 1:
             raise BrokenPlugin("two distributions have an entry point of this name")
-        module = points[0].load()
+        with redirect_stdout(sys.stderr):  # a command's output is its own
+            module = points[0].load()
         plugin.impls = verify(module)
         plugin.module = module
     except KeyboardInterrupt:

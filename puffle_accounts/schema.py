@@ -26,6 +26,7 @@ def upgrade(database: Database) -> list[str]:
     """
     with database.writing():
         if isinstance(database, Postgres):  # somebody else's upgrade is waited for
+            database.patience = None
             database.run("SET LOCAL lock_timeout = 0")
             database.run("SELECT pg_advisory_xact_lock(?)", LOCK)
         try:

@@ -166,7 +166,11 @@ def _isolated(call: _Call) -> Outcome:
         if said is not None and not isinstance(said, str):
             raise TeardownFailed(f"returned {type(said).__name__} instead of None or text")
     except BaseException as error:  # SystemExit of a plugin included
-        return call.failed(error)
+        try:
+            return call.failed(error)
+        except BaseException as second:  # even looking at what it raised may raise
+            what = f"raised {type(error).__name__}, which raised {type(second).__name__}"
+            return call.failed(TeardownFailed(what))
     return call.done(said if said is None else one_line(said))
 
 

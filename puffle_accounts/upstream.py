@@ -23,14 +23,16 @@ import re
 import string
 import time
 from collections.abc import Callable, Mapping
+from datetime import timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from urllib3 import BaseHTTPResponse, Retry, Timeout
-from urllib3.exceptions import ConnectTimeoutError, InvalidHeader
+from urllib3 import BaseHTTPResponse, Timeout
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
-from puffle_accounts import config, context
+from puffle_accounts import clock, config, context
 from puffle_accounts.connections import Connections, give_up_at
 from puffle_accounts.hookspecs import TeardownFailed
 
@@ -191,6 +193,8 @@ class Upstream:
         timeout = Timeout(connect=min(CONNECT_SECONDS, seconds), read=seconds)
         try:
             return self._connections.send(method, path, headers, payload, timeout)
+        except NewConnectionError as error:  # refused, or an unknown host
+            raise self._failed(tried, f"no connection ({type(error).__name__})") from None
         except ConnectTimeoutError:
             why = f"no connection within {timeout.connect_timeout:.1f} s"
             raise self._failed(tried, why) from None
@@ -262,7 +266,12 @@ def _read(response: BaseHTTPResponse) -> Mapping[str, Any] | None:
 
 def _retry_after(value: str | None) -> float | None:
     """Return the seconds of a Retry-After header, which may hold a date (RFC 9110 §10.2.3)."""
+    if value is None:
+        return None
     try:
-        return None if value is None else Retry().parse_retry_after(value)
-    except (InvalidHeader, ValueError, OverflowError):
+        if value.strip().isdecimal():
+            return float(value)
+        date = parsedate_to_datetime(value).replace(tzinfo=timezone.utc)  # by definition
+        return max((date - clock.now()).total_seconds(), 0.0)
+    except (ValueError, TypeError, OverflowError):
         return None
