@@ -29,10 +29,7 @@ HOLDER = (
     "SELECT account_id, token, finished_at, teardown_status FROM idempotency_keys"
     " WHERE user_id = ? AND key = ?"
 )
-FINISH = (
-    "UPDATE idempotency_keys SET finished_at = ?, teardown_status = ?"
-    " WHERE token = ? AND finished_at IS NULL"
-)
+FINISH = "UPDATE idempotency_keys SET finished_at = ?, teardown_status = ? WHERE token = ?"
 FREE = "DELETE FROM idempotency_keys WHERE token = ? AND finished_at IS NULL"
 SWEEP = "DELETE FROM idempotency_keys WHERE leased_until <= ?"
 

@@ -48,7 +48,7 @@ WITH next AS (
     ORDER BY {order} LIMIT ? {lock}
 )
 UPDATE orphans SET leased_until = ? WHERE id IN (SELECT id FROM next)
-RETURNING id, plugin, account, attempts, parked_at, request_id"""
+RETURNING id, plugin, CAST(account AS TEXT), attempts, parked_at, request_id"""
 
 MAILBOX = ("email_address", "agentmail_inbox_id", "instantly_account_id")
 LIVE = "SELECT 1 FROM accounts WHERE NOT (type = 'linkedin' AND status IS ?) AND ({same}) LIMIT 1"
@@ -125,7 +125,22 @@ class Ledger:
             rows = self.database.run(
                 statement, plugin, clock.stamp(until), clock.stamp(now), most, leased_until
             ).fetchall()
-        return [_claimed(row, leased_until) for row in rows]
+        claimed = []
+        for row in rows:
+            try:
+                claimed.append(_claimed(row, leased_until))
+            except (ValueError, TypeError, RecursionError):
+                self._park_unreadable(str(row[0]), plugin)
+        # Nothing readable in this batch does not mean that nothing is left.
+        return claimed or (self.claim(plugin, most, until, parked) if rows else [])
+
+    def _park_unreadable(self, orphan_id: str, plugin: str) -> None:
+        log.error("orphan.unreadable", extra={"orphan": orphan_id, "plugin": plugin})
+        with self.database.statement():
+            self.database.run(
+                "UPDATE orphans SET reason = ?, parked_at = ?, leased_until = NULL WHERE id = ?",
+                *("its snapshot cannot be read", clock.stamp(self.now()), orphan_id),
+            )
 
     def count(self, plugin: str, until: datetime, parked: bool = False) -> int:
         """Return how many there are to claim, those included that others work on."""
@@ -256,11 +271,10 @@ def _same_resource(account: Account) -> tuple[str, list[str]]:
 
 def _claimed(row: Any, leased_until: str) -> Claimed:
     id, plugin, account, attempts, parked_at, request_id = row
-    text = account if isinstance(account, str) else json.dumps(account)
     return Claimed(
         id=str(id),
         plugin=plugin,
-        account=Account.from_json(text),
+        account=Account.from_json(account),
         attempts=attempts,
         parked=parked_at is not None,
         request_id=request_id,

@@ -6,6 +6,8 @@ import logging
 import time
 from datetime import timedelta
 
+from peewee import OperationalError
+
 from puffle_accounts import context, snapshots, teardown
 from puffle_accounts.account import Account
 from puffle_accounts.database import UNAVAILABLE, Database
@@ -15,6 +17,7 @@ from puffle_accounts.plugins import Plugins
 from puffle_accounts.teardown import Outcome
 
 ROUNDS = 3
+BROKEN_WITHIN = 1.0  # seconds; what takes longer was a wait, and is not waited for again
 
 log = logging.getLogger(__name__)
 
@@ -58,23 +61,13 @@ class Service:
         started, partial = time.monotonic(), False
         for _ in range(ROUNDS):
             left = self._tear_down(account, started + self.timeout)
-            soft = account.type == "linkedin" and not account.is_disconnected
-            change = snapshots.disconnect_unchanged if soft else snapshots.delete_unchanged
             try:
-                with self.database.writing() if left or lease else self.database.statement():
-                    current = None if change(self.database, account) else self._read(account)
-                    ended = current is None or (soft and current.is_disconnected)
-                    # Unless it still names what is left, the row is no record of it.
-                    if current is None or ended or current.provider_ids != account.provider_ids:
-                        self.ledger.record(left, context.request_id.get())
-                        partial = partial or bool(left)
-                    if ended and lease:
-                        self.idempotency_keys.finish(lease, _status(partial))
+                current, partial = self._settle_surely(account, left, partial, lease)
             except UNAVAILABLE as error:
                 log.exception("account.kept", extra=_fields(account, started, "delete failed"))
                 raise DeleteFailed from error
-            if current is None or ended:
-                event = "account.disconnected" if soft else "account.deleted"
+            if current is None:
+                event = "account.disconnected" if _is_soft(account) else "account.deleted"
                 log.info(event, extra=_fields(account, started, _status(partial)))
                 return _status(partial)
             account = current
@@ -88,8 +81,42 @@ class Service:
         outcomes = teardown.run(self.plugins.hooks(account.type), account, deadline)
         return list({o.hook.plugin: o for o in outcomes if o.failure}.values())
 
+    def _settle_surely(
+        self, account: Account, left: list[Outcome], partial: bool, lease: Lease | None
+    ) -> tuple[Account | None, bool]:
+        """Settle, and once more if the connection broke: the answer alone may have been lost."""
+        began = time.monotonic()
+        try:
+            return self._settle(account, left, partial, lease)
+        except OperationalError:
+            if time.monotonic() - began > BROKEN_WITHIN:
+                raise
+            return self._settle(account, left, partial, lease)
+
+    def _settle(
+        self, account: Account, left: list[Outcome], partial: bool, lease: Lease | None
+    ) -> tuple[Account | None, bool]:
+        """Change the row, or return what it has become meanwhile; and whether something is left."""
+        soft = _is_soft(account)
+        change = snapshots.disconnect_unchanged if soft else snapshots.delete_unchanged
+        with self.database.writing() if left or lease else self.database.statement():
+            current = None if change(self.database, account) else self._read(account)
+            if current and soft and current.is_disconnected:
+                current = None  # somebody else was first
+            # Unless it still names what is left, the row is no record of it.
+            if current is None or current.provider_ids != account.provider_ids:
+                self.ledger.record(left, context.request_id.get())
+                partial = partial or bool(left)
+            if current is None and lease:
+                self.idempotency_keys.finish(lease, _status(partial))
+        return current, partial
+
     def _read(self, account: Account) -> Account | None:
         return snapshots.read(self.database, account.id, account.user_id)
+
+
+def _is_soft(account: Account) -> bool:
+    return account.type == "linkedin" and not account.is_disconnected
 
 
 def _status(partial: bool) -> str:

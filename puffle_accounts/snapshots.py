@@ -9,11 +9,14 @@ from dataclasses import fields
 from typing import Any
 
 from puffle_accounts import clock
-from puffle_accounts.account import TIMES, Account
+from puffle_accounts.account import TIMES, Account, frozen
 from puffle_accounts.database import Database
 
 COLUMNS = tuple(field.name for field in fields(Account))
-SELECTED = ", ".join(f"a.{column}" for column in COLUMNS)
+# As text: psycopg would read the JSON itself, and fail where nobody could leave it out.
+SELECTED = ", ".join(f"a.{column}" for column in COLUMNS).replace(
+    "a.metadata", "CAST(a.metadata AS TEXT)"
+)
 
 READ = f"SELECT {SELECTED} FROM accounts a WHERE a.id = ? AND a.user_id = ?"
 UNCHANGED = (
@@ -43,18 +46,18 @@ def from_row(row: Any) -> Account:
     for name, read in READ_AS.items():
         try:
             snapshot[name] = read(values[name])
-        except ValueError:
+        except (ValueError, RecursionError):
             snapshot[name] = None
             log.warning("account.unreadable", extra={"account": str(values["id"]), "column": name})
     snapshot["metadata"] = snapshot["metadata"] or {}
     return Account(**snapshot)
 
 
-def _json_object(value: Any) -> dict[str, Any] | None:
-    found = json.loads(value) if isinstance(value, str) else value
+def _json_object(text: str | None) -> Any:
+    found = None if text is None else json.loads(text)
     if not isinstance(found, dict | None):
         raise ValueError("not a JSON object")
-    return found
+    return frozen(found)
 
 
 READ_AS: dict[str, Callable[[Any], Any]] = {
