@@ -1,10 +1,21 @@
 """Contract §1: 503 while nothing has been done, 500 when the row cannot be changed."""
 
+import os
+import signal
+import socket
+import threading
 import uuid
+from contextlib import contextmanager, suppress
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
 from support import Gunicorn, Stack, assert_problem, free_port, only, postgres_server, wait_until
+from wire import Wire
+
+from puffle_accounts.database import connect
+
+UNKNOWN = str(uuid.uuid4())
 
 # 503
 
@@ -106,3 +117,88 @@ def test_a_row_that_cannot_be_changed_any_more_is_a_failed_delete(live):
     assert_problem(live.delete(account), 500, "delete_failed")
     live.sql("ALTER TABLE elsewhere RENAME TO accounts")
     assert (live.row(account)["status"], live.orphans()) == ("connected", [])
+
+
+# PostgreSQL's own
+
+
+@contextmanager
+def losing(url: str, statement: bytes):
+    """A proxy before PostgreSQL that loses the answer to the first such statement; its URL."""
+    parts = urlsplit(url)
+    [folder] = parse_qs(parts.query)["host"]
+    lost = threading.Event()
+
+    def relay(client, _):
+        with socket.socket(socket.AF_UNIX) as server:
+            server.connect(f"{folder}/.s.PGSQL.5432")
+            armed = threading.Event()
+
+            def answers():
+                with suppress(OSError):
+                    while data := server.recv(65536):
+                        if armed.is_set() and not lost.is_set():
+                            lost.set()
+                            client.shutdown(socket.SHUT_RDWR)
+                            return
+                        client.sendall(data)
+
+            threading.Thread(target=answers, daemon=True).start()
+            while data := client.recv(65536):
+                if statement in data:
+                    armed.set()
+                server.sendall(data)
+
+    with Wire(relay) as proxy:
+        yield f"postgresql://postgres@127.0.0.1:{proxy.port}{parts.path}", lost
+
+
+@only("postgresql")
+@pytest.mark.parametrize(
+    ("statement", "mode", "headers"),
+    [
+        (b"UPDATE accounts", "ok", {}),
+        (b"COMMIT", "fail", {}),
+        (b"UPDATE idempotency_keys", "ok", {"Idempotency-Key": "k"}),
+    ],
+    ids=["of one statement", "of a commit", "under a key"],
+)
+def test_a_change_whose_answer_is_lost_is_made_sure_of(stack, gunicorn, statement, mode, headers):
+    stack.sandbox.behave("unipile", mode)
+    account = stack.add_linkedin()
+    with losing(stack.environ["DATABASE_URL"], statement) as (url, lost):
+        gunicorn(DATABASE_URL=url)
+        assert stack.delete(account, **headers).status_code == 200
+        assert lost.is_set()
+    assert stack.row(account)["status"] == "disconnected"
+    assert len(stack.orphans()) == (mode == "fail")
+
+
+@only("postgresql")
+def test_a_server_that_falls_silent_is_given_up(live):
+    live.database.patience = 0.5
+    [(backend,)] = live.sql("SELECT pg_backend_pid()")
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        assert_unavailable(live.delete(UNKNOWN))
+        assert live.delete(UNKNOWN).status_code == 404
+    finally:
+        os.kill(backend, signal.SIGCONT)
+
+
+@only("postgresql")
+def test_a_column_that_changes_its_type_is_got_over(live):
+    for _ in range(10):  # so that the statement is prepared
+        live.delete(UNKNOWN)
+    live.sql("ALTER TABLE accounts ALTER COLUMN display_name TYPE varchar(500)")
+    answers = [live.delete(UNKNOWN).status_code for _ in range(10)]
+    assert set(answers) <= {503, 404}
+    assert answers[-1] == 404
+
+
+def test_whatever_the_default_isolation_is_a_row_may_change_under_a_reader(postgres_url):
+    given = "&options=-c%20default_transaction_isolation%3Dserializable"
+    store = connect(postgres_url + given)
+    with store.writing():
+        assert store.run("SHOW transaction_isolation").fetchone() == ("read committed",)
+    store.close_all()

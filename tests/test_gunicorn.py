@@ -6,6 +6,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 from support import only, run, wait_until, write_distribution
 
 on_one_database = only("sqlite")
@@ -115,3 +116,26 @@ def test_nothing_is_put_into_the_home_directory(stack, gunicorn, tmp_path):
     home.mkdir()
     gunicorn(HOME=str(home), XDG_RUNTIME_DIR=str(home), XDG_CONFIG_HOME=str(home))
     assert list(home.iterdir()) == []
+
+
+@on_one_database
+def test_no_header_of_a_peer_changes_the_route(stack, gunicorn):
+    gunicorn()
+    account = stack.add_email()
+    answer = stack.delete(account, SCRIPT_NAME="/foo", X_Forwarded_Proto="https")
+    assert (answer.status_code, stack.row(account)) == (200, None)
+    url = f"{stack.url}/x/api/accounts/{account}"
+    elsewhere = requests.delete(url, headers={"SCRIPT_NAME": "/x"})
+    assert (elsewhere.status_code, elsewhere.json()["error"]) == (404, "not_found")
+
+
+@on_one_database
+@pytest.mark.parametrize("path", ["/api%2Faccounts/{}", "/api/accounts%2f{}"])
+def test_a_quoted_slash_separates_nothing(stack, gunicorn, path):
+    gunicorn()
+    account = stack.add_email()
+    answer = requests.delete(
+        stack.url + path.format(account), headers={"Authorization": f"Bearer {stack.key}"}
+    )
+    assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
+    assert stack.row(account) is not None

@@ -392,3 +392,26 @@ def test_the_same_orphan_given_twice_is_dropped_once(live, command):
     [orphan] = live.orphans()
     run = command("orphans", "drop", orphan["id"], orphan["id"][:8], "--reason", "x")
     assert (run.exit_code, run.stdout) == (0, f"dropped {orphan['id']}\n")
+
+
+@only("sqlite")
+def test_an_empty_plugin_name_and_no_number_are_refused(live, command):
+    leave(live)
+    assert_refused(command("orphans", "retry", "--plugin", ""), "''")
+    refused = command("orphans", "retry", "--every", "nan")
+    assert (refused.exit_code, "--every" in refused.stderr) == (2, True)
+    assert called_for(live) == []
+
+
+def test_a_snapshot_that_cannot_be_read_is_parked_and_stops_nobody(stack):
+    leave(stack, 10)
+    ids = [orphan["id"] for orphan in stack.orphans()]
+    for broken in ids[:9]:
+        stack.sql("UPDATE orphans SET account = ? WHERE id = ?", '{"x": 1}', broken)
+    run = stack.command("orphans", "retry")
+    assert (run.returncode, run.stdout) == (0, "1 done, 0 superseded, 0 failed, 0 parked\n")
+    assert len(called_for(stack)) == 1
+    assert {orphan["reason"] for orphan in stack.orphans()} == {"its snapshot cannot be read"}
+    assert all(orphan["parked_at"] for orphan in stack.orphans())
+    unreadable = [line for line in lines_of(run.stderr) if line["event"] == "orphan.unreadable"]
+    assert {line["orphan"] for line in unreadable} == set(ids[:9])

@@ -400,3 +400,10 @@ def test_a_hook_that_may_be_missing_from_the_contract_is_no_mistake():
 def test_the_kit_refuses_what_the_service_would_refuse():
     with pytest.raises(BrokenPlugin, match="implements no teardown_account"):
         plugin_of("crm", teardown_account=called([], "unmarked"))
+
+
+def test_what_a_plugin_prints_at_import_is_no_output_of_a_command(stack, tmp_path):
+    write_distribution(tmp_path, "puffle-chatty", "print('hello')\n" + GOOD)
+    key = stack.command("keys", "create", stack.user_id, PYTHONPATH=str(tmp_path))
+    assert key.stdout.startswith("pk_live_")
+    assert "hello" in key.stderr

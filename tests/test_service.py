@@ -143,7 +143,10 @@ def test_a_foreign_key_does_not_hinder_a_soft_delete(live):
     assert live.row(account_id)["status"] == "disconnected"
 
 
-@pytest.mark.parametrize("metadata", ["[1]", '"text"', "null"])
+@pytest.mark.parametrize(
+    "metadata",
+    ["[1]", '"text"', "null", '{"a":' * 900 + "1" + "}" * 900, f'{{"a": 1{"0" * 5000}}}'],
+)
 def test_metadata_that_is_no_object_does_not_keep_an_account_from_being_ended(live, metadata):
     hook, seen = provider()
     use(live, crm=hook)

@@ -359,3 +359,22 @@ def test_under_gunicorn_no_plugin_harms_the_others_the_log_or_the_shutdown(
     assert log.count("ValueError: ") < 4
     assert "\x1b" not in log
     assert "x" * 1000 not in log
+
+
+def test_even_a_failure_that_cannot_be_looked_at_is_one(live):
+    class Nasty(TeardownFailed):
+        @property
+        def retry_after(self):
+            raise RuntimeError("no")
+
+        @retry_after.setter
+        def retry_after(self, value):
+            pass
+
+    def fail(account):
+        raise Nasty("left")
+
+    use(live, crm=fail)
+    assert live.delete(live.add(type="smtp")).headers["Teardown-Status"] == "partial"
+    [orphan] = live.orphans()
+    assert orphan["reason"] == "raised Nasty, which raised RuntimeError"

@@ -9,6 +9,7 @@ from email.utils import format_datetime
 
 import pytest
 import requests
+from support import free_port
 from wire import KEY, Wire, answer, deadline, hear, upstream
 
 from puffle_accounts import context
@@ -369,3 +370,11 @@ def test_no_time_left_is_a_failure_to_be_tried_again_and_nothing_is_sent(provide
         False,
     )
     assert provider.requests == []
+
+
+@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid"])
+def test_nobody_there_is_not_called_a_time_out(url):
+    with pytest.raises(UpstreamFailed) as caught:
+        upstream(url).delete("things", "t-1", tried="thing delete")
+    assert "within" not in str(caught.value)
+    assert (caught.value.status, caught.value.permanent) == (None, False)

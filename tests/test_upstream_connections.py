@@ -491,3 +491,26 @@ def test_tls_goes_through_a_proxy_that_never_sees_the_key(certificate, monkeypat
     assert seen[0].startswith(f"CONNECT localhost:{wire.port} HTTP/1.".encode())
     assert KEY.encode() not in b"".join(seen)
     assert f"X-API-KEY: {KEY}".encode() in provider.heard[0]
+
+
+# Interim answers
+
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+
+
+@pytest.mark.parametrize("interim", [HINTS, HINTS + b"HTTP/1.1 102 Processing\r\n\r\n"])
+def test_an_interim_answer_is_not_the_answer_nor_is_the_real_one_left_to_the_next_call(interim):
+    def script(connection, number):
+        connection.sendall(interim)
+        time.sleep(0.1)
+        connection.sendall(answer(500) if number == (1, 2) else OK)
+
+    with serving(script) as (client, _, wire), deadline(5):
+        assert delete(client) is True
+        assert failure(client).status == 500
+        assert wire.connections == 1
+
+
+def test_nobody_switches_protocols():
+    with serving(lambda c, _: c.sendall(b"HTTP/1.1 101 x\r\n\r\n")) as (client, *_), deadline(5):
+        assert (failure(client).status, failure(client).permanent) == (None, False)
