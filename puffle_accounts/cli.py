@@ -33,8 +33,10 @@ def db_upgrade() -> None:
 def db_status() -> None:
     """Show the migrations; exit 1 if one is pending."""
     rows = schema.status(current_service().database)
+    width = max(len(name) for name, _ in rows)
     for name, applied in rows:
-        click.echo(f"{name}  {f'applied {applied:%Y-%m-%d %H:%M}' if applied else 'pending'}")
+        said = f"applied {applied:%Y-%m-%d %H:%M}" if applied else "pending"
+        click.echo(f"{name:{width}}  {said}")
     sys.exit(any(applied is None for _, applied in rows))
 
 
@@ -92,6 +94,7 @@ def plugins() -> None:
             (p.name, p.distribution, ", ".join(n for n, i in p.impls.items() if i), p.state)
             for p in every
         ),
+        whole=True,  # the reason why one is broken
     )
     sys.exit(any(plugin.problem for plugin in every))
 

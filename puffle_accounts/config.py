@@ -150,12 +150,12 @@ def _database_url(environ: Mapping[str, str]) -> str:
     if SCHEMES[scheme] == POSTGRESQL:
         if not _POSTGRESQL.fullmatch(rest):
             raise ConfigError(
-                "DATABASE_URL must look like postgresql://user:password@host:5432/name,"
-                " with %40 for an @ in the password and so on"
+                "DATABASE_URL must look like postgresql://host:5432/name, with user:password@"
+                " before the host if need be, and %40 for an @ in the password and so on"
             )
         if not find_spec("psycopg"):
             raise ConfigError(
-                "DATABASE_URL names PostgreSQL: pip install 'puffle-accounts[postgres]'"
+                "DATABASE_URL names PostgreSQL: install the extra for it, pip install '.[postgres]'"
             )
     return f"{SCHEMES[scheme]}://{rest}"
 

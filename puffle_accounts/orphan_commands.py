@@ -107,7 +107,7 @@ def orphans_retry(limit: int | None, only: str | None, parked: bool, every: floa
 
 
 def _retry_said(service: Service, results: Counter[str]) -> str:
-    said = ", ".join(f"{results[r]} {r}" for r in ("done", "superseded", "failed", "parked"))
+    said = ", ".join(f"{results[name]} {name}" for name in retry.RESULTS)
     skipped = service.ledger.plugins() - {plugin.name for plugin in service.plugins.active}
     if skipped:
         said += f"; kept and skipped what is not in use: {', '.join(sorted(skipped))}"

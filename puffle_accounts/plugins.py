@@ -121,7 +121,7 @@ class Plugins:
 
 def load(
     limit: int,
-    disabled: Iterable[str] = (),
+    disabled: Collection[str] = (),
     found: Iterable[EntryPoint] | None = None,
 ) -> Plugins:
     """Load every plugin that is installed; one that cannot be used stops nobody.
@@ -134,6 +134,8 @@ def load(
     named = defaultdict(list)
     for point in entry_points(group=GROUP) if found is None else found:
         named[point.name].append(point)
+    for name in set(disabled) - set(named):
+        log.warning("plugin.not_installed", extra={"plugin": name})
     return Plugins(
         _load(points, Bulkhead(limit), disabled=name in disabled) for name, points in named.items()
     )

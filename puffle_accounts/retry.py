@@ -19,6 +19,7 @@ from puffle_accounts.teardown import Batch, Outcome
 from puffle_accounts.text import one_line
 
 SIDE_BY_SIDE = 8  # calls at a time to one provider
+RESULTS = ("done", "superseded", "failed", "parked")
 NOT_NOW = (401, 402, 429)  # it would answer the next call the same
 
 log = logging.getLogger(__name__)
@@ -178,5 +179,5 @@ def repeat(run: Callable[[], Counter[str]], seconds: float, stop: threading.Even
                 log.info("database.back")
             away = False
             if results.total():
-                log.info("retry.pass", extra=dict(results))
+                log.info("retry.pass", extra={name: results[name] for name in RESULTS})
         stop.wait(seconds)

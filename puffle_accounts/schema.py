@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playhouse.migrations import Runner
 
-from puffle_accounts.database import Database, Postgres
+from puffle_accounts.database import WAIT, Database, Postgres
 
 DIRECTORY = Path(__file__).parent / "migrations"
 HISTORY = "puffle_accounts_migrations"
@@ -19,20 +19,29 @@ class SchemaError(Exception):
 
 
 def upgrade(database: Database) -> list[str]:
-    """Apply every pending migration in one transaction; return their names.
+    """Apply every pending migration, each in a transaction of its own; return their names.
 
     Raises:
         SchemaError: the `accounts` table that is there cannot be adopted.
     """
-    with database.writing():
-        if isinstance(database, Postgres):  # somebody else's upgrade is waited for
-            database.patience = None
-            database.run("SET LOCAL lock_timeout = 0")
-            database.run("SELECT pg_advisory_xact_lock(?)", LOCK)
-        try:
-            return list(_runner(database).up())
-        except ValueError as error:
-            raise SchemaError(str(error)) from error
+    runner, applied = _runner(database), []
+    for migration in runner.migrations():
+        with database.writing():
+            if isinstance(database, Postgres):
+                _wait_for_others(database)
+            try:
+                applied += runner.up(migration.name)
+            except ValueError as error:
+                raise SchemaError(str(error)) from error
+    return applied
+
+
+def _wait_for_others(database: Postgres) -> None:
+    """Let another upgrade end first; for `accounts` wait no longer than any other statement."""
+    database.patience = None
+    database.run("SET LOCAL lock_timeout = 0")
+    database.run("SELECT pg_advisory_xact_lock(?)", LOCK)
+    database.run(f"SET LOCAL lock_timeout = '{WAIT}s'")
 
 
 def status(database: Database) -> list[tuple[str, datetime | None]]:

@@ -50,14 +50,14 @@ def current_service() -> Service:
     return found
 
 
-def table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Print rows in columns, the last one cut so that a line fits."""
+def table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]], whole: bool = False) -> None:
+    """Print rows in columns, the last one cut so that a line fits, unless it has to be `whole`."""
     lines = [titles, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
     for *cells, last in lines:
         start = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
         room = max(WIDTH - len(start), 10)
-        click.echo((start + cut(last, room)).rstrip())
+        click.echo((start + (last if whole else cut(last, room))).rstrip())
 
 
 def cut(text: str, width: int) -> str:

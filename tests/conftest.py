@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import threading
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import psycopg
@@ -13,9 +14,17 @@ from support import Gunicorn, Stack, postgres_server
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from puffle_accounts.app import create_app
+from puffle_accounts.hookspecs import GROUP
 from puffle_accounts.sandbox import Sandbox
 
 numbers = itertools.count()
+
+
+def pytest_sessionstart() -> None:
+    """The tests count on the three plugins of this project, and on no other."""
+    foreign = {point.dist.name for point in entry_points(group=GROUP)} - {"puffle-accounts"}
+    if foreign:
+        pytest.exit(f"uninstall {', '.join(sorted(foreign))} from here first", returncode=1)
 
 
 @pytest.fixture(autouse=True)

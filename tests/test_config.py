@@ -168,7 +168,7 @@ def test_postgresql_without_its_driver_is_one_line_that_says_what_to_install(doo
     assert ended.returncode != 0
     [line] = (ended.stdout + ended.stderr).splitlines()
     assert "DATABASE_URL" in line
-    assert "pip install 'puffle-accounts[postgres]'" in line
+    assert "pip install '.[postgres]'" in line
 
 
 def test_the_providers_own_hosts_are_asked_where_no_base_url_is_set(tmp_path):

@@ -90,6 +90,13 @@ def test_json_is_valid_and_complete(live, command, count):
 
 
 @only("sqlite")
+def test_a_time_in_another_form_does_not_list_an_orphan_for_ever(live, command):
+    record(live, failed("unipile", account()))
+    live.sql("UPDATE orphans SET created_at = replace(created_at, ' ', 'T')")
+    assert len(json.loads(command("orphans", "list", "--json").stdout)) == 1
+
+
+@only("sqlite")
 def test_the_table_has_room_for_what_the_provider_answered(live, command):
     for provider in live.sandbox.resources:
         live.sandbox.behave(provider, "fail")

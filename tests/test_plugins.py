@@ -173,6 +173,15 @@ def test_a_disabled_plugin_is_not_even_imported(install, caplog, source):
     assert not caplog.records
 
 
+def test_a_disabled_name_that_nobody_has_is_warned_of(caplog):
+    plugins.load(8, disabled={"unpile"})
+    [record] = caplog.records
+    assert (record.levelname, record.message, record.plugin) == (
+        *("WARNING", "plugin.not_installed"),
+        "unpile",
+    )
+
+
 @pytest.fixture
 def site(tmp_path) -> str:
     """A PYTHONPATH with every broken plugin, each leaving a trace when imported, and a good one."""
@@ -212,6 +221,7 @@ def test_the_command_shows_broken_plugins_and_exits_1_until_they_are_disabled(
         *("unipile", "instantly", "agentmail", "healthy"),
     }
     assert "healthy 1.0" in lines["healthy"]
+    assert not any(line.endswith("…") for line in lines.values()), "the reason is what it is for"
     assert "teardown_account, check_provider" in lines["unipile"]
     assert set(path.stem for path in tmp_path.glob("*.imported")) == set(BROKEN) - {"syntax-error"}
 

@@ -8,11 +8,12 @@ import sqlite3
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from click.testing import Result
-from support import invoke, only
+from support import APPLIED, MIGRATIONS, invoke, only, run, wait_until
 
 from puffle_accounts import clock, database, schema
 
@@ -30,6 +31,9 @@ ACCOUNTS = """
     domain_id agentmail_inbox_id instantly_account_id warmup_status first_name last_name signature
     daily_limit instantly_tag_id instantly_warmup_tag_id metadata
 """
+THEIRS = "id uuid, user_id uuid" + "".join(
+    f", {name} text" for name in ACCOUNTS.split() if name not in ("id", "user_id", "metadata")
+)
 ORPHANS = """
     id plugin account_id user_id account reason attempts created_at next_attempt_at leased_until
     parked_at request_id
@@ -64,15 +68,17 @@ def db(command: str, url: str) -> Result:
 
 def test_upgrade_makes_the_tables_once_and_status_tells(database_url):
     before = db("status", database_url)
-    assert (before.exit_code, before.stdout) == (1, "0001_initial  pending\n")
+    pending = "0001_initial        pending\n0002_live_accounts  pending\n"
+    assert (before.exit_code, before.stdout) == (1, pending)
     assert tables(database_url) == set(), "status only looks"
     first, second = db("upgrade", database_url), db("upgrade", database_url)
-    assert (first.exit_code, first.stdout) == (0, "applied 0001_initial\n")
+    assert (first.exit_code, first.stdout) == (0, APPLIED)
     assert (second.exit_code, second.stdout) == (0, "The tables are up to date.\n")
     assert tables(database_url) == OWN | {"accounts"}
     after = db("status", database_url)
     assert after.exit_code == 0
-    assert re.fullmatch(r"0001_initial  applied \d{4}-\d\d-\d\d \d\d:\d\d\n", after.stdout)
+    lines = [f"{name} +applied \\d{{4}}-\\d\\d-\\d\\d \\d\\d:\\d\\d\n" for name in MIGRATIONS]
+    assert re.fullmatch("".join(lines), after.stdout)
 
 
 def test_upgrades_at_the_same_time_wait_for_each_other(database_url):
@@ -84,10 +90,9 @@ def test_upgrades_at_the_same_time_wait_for_each_other(database_url):
     ]
     said = [(process.communicate(timeout=60), process.returncode) for process in running]
     assert [status for _, status in said] == [0] * 3, said
-    assert sorted(out for (out, _), _ in said) == [
-        *[b"The tables are up to date.\n"] * 2,
-        b"applied 0001_initial\n",
-    ]
+    lines = b"".join(out for (out, _), _ in said).decode().splitlines(keepends=True)
+    assert sorted(line for line in lines if line.startswith("applied")) == APPLIED.splitlines(True)
+    assert tables(database_url) == OWN | {"accounts"}
 
 
 def test_the_tables_hold_the_columns_of_the_contract_and_uuids_as_they_should_be(stack):
@@ -162,6 +167,17 @@ def test_an_accounts_table_that_lacks_a_column_is_one_line_and_nothing_is_half_d
     assert execute(database_url, "SELECT * FROM accounts") == row
 
 
+def test_an_accounts_table_whose_ids_are_no_uuids_is_refused(postgres_url):
+    execute(
+        postgres_url, f"CREATE TABLE accounts ({THEIRS.replace('user_id uuid', 'user_id text')})"
+    )
+    refused = db("upgrade", postgres_url)
+    assert refused.exit_code == 1
+    said = "the columns id and user_id of the table accounts must be of type uuid"
+    assert refused.stderr == f"Error: {said}\n"
+    assert tables(postgres_url) == {"accounts"}
+
+
 def test_an_accounts_table_in_sqlite_is_adopted_with_its_rows_and_columns(sqlite_url):
     columns = ACCOUNTS.replace(" metadata", " extra").split()
     rows = [tuple(f"{name} {number}" for name in columns) for number in range(3)]
@@ -210,12 +226,11 @@ def test_without_tables_a_command_says_what_to_run(database_url):
 def test_a_role_that_may_not_migrate_gets_one_line_and_nothing_is_half_done(postgres_url):
     role = f"poor_{uuid.uuid4().hex[:8]}"
     as_role = postgres_url.replace("//postgres:@", f"//{role}@")
-    columns = ", ".join(f"{name} text" for name in ACCOUNTS.replace(" metadata", "").split())
     execute(
         postgres_url,
         f"CREATE ROLE {role} LOGIN",
         f"GRANT ALL ON SCHEMA public TO {role}",
-        f"CREATE TABLE accounts ({columns})",
+        f"CREATE TABLE accounts ({THEIRS})",
         f"GRANT ALL ON accounts TO {role}",
     )
     refused = db("upgrade", as_role)
@@ -223,6 +238,29 @@ def test_a_role_that_may_not_migrate_gets_one_line_and_nothing_is_half_done(post
     assert refused.exit_code == 1
     assert refused.stderr == "Error: database: must be owner of table accounts\n"
     assert tables(postgres_url) == {"accounts"}
+
+
+def test_who_holds_the_accounts_table_is_waited_for_but_not_for_ever(postgres_url):
+    execute(postgres_url, f"CREATE TABLE accounts ({THEIRS})")
+    with psycopg.connect(postgres_url) as reader:
+        reader.execute("SELECT * FROM accounts")
+        refused = db("upgrade", postgres_url)
+        assert refused.exit_code == 1
+        assert refused.stderr == "Error: database: canceling statement due to lock timeout\n"
+        assert tables(postgres_url) == {"accounts"}
+    assert db("upgrade", postgres_url).stdout == APPLIED
+
+
+def test_while_the_accounts_are_indexed_others_may_read_them(postgres_url):
+    with psycopg.connect(postgres_url) as writer, ThreadPoolExecutor() as pool:
+        execute(postgres_url, f"CREATE TABLE accounts ({THEIRS}, metadata jsonb)")
+        writer.execute("UPDATE accounts SET status = 'connected'")
+        upgrade = pool.submit(run, "puffle_accounts", "db", "upgrade", DATABASE_URL=postgres_url)
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted"
+        wait_until(lambda: execute(postgres_url, waiting))
+        assert execute(postgres_url, "SELECT count(*) FROM accounts") == [(0,)]
+        writer.rollback()
+        assert upgrade.result().stdout == APPLIED
 
 
 def test_the_tables_of_another_schema_are_left_alone(postgres_url):
@@ -235,5 +273,5 @@ def test_the_tables_of_another_schema_are_left_alone(postgres_url):
 
 
 def test_a_migration_is_dated_by_the_moment_it_was_applied(stack):
-    [(_, applied)] = schema.status(stack.database)
-    assert abs((clock.now().astimezone().replace(tzinfo=None) - applied).total_seconds()) < 60
+    for _, applied in schema.status(stack.database):
+        assert abs((clock.now().astimezone().replace(tzinfo=None) - applied).total_seconds()) < 60

@@ -90,17 +90,6 @@ CREATE TABLE idempotency_keys (
     "CREATE INDEX idempotency_keys_lease ON idempotency_keys (leased_until)",
 ]
 
-# What the look for a live account reads, right before a retry.
-LIVE = [
-    f"CREATE INDEX IF NOT EXISTS puffle_accounts_{column} ON accounts ({expression})"
-    for column, expression in {
-        "provider_account_id": "provider_account_id",
-        "email_address": "lower(email_address)",
-        "agentmail_inbox_id": "lower(agentmail_inbox_id)",
-        "instantly_account_id": "lower(instantly_account_id)",
-    }.items()
-]
-
 POSTGRESQL = {
     "uuid": "UUID",
     "time": "TIMESTAMPTZ",
@@ -113,7 +102,7 @@ SQLITE = {"uuid": "TEXT", "time": "TEXT", "json": "TEXT", "serial": "INTEGER"}
 def up(migrator: SchemaMigrator, db: Database) -> None:
     types = POSTGRESQL if isinstance(db, PostgresqlDatabase) else SQLITE
     _accounts(db, types)
-    for statement in [*OWN, *LIVE]:
+    for statement in OWN:
         db.execute_sql(statement.format(**types))
 
 
@@ -121,9 +110,11 @@ def _accounts(db: Database, types: dict[str, str]) -> None:
     if not db.table_exists("accounts"):
         db.execute_sql(ACCOUNTS.format(**types))
         return
-    columns = {column.name for column in db.get_columns("accounts")}
-    missing = sorted(SNAPSHOT_COLUMNS - columns)
+    columns = {column.name: column.data_type for column in db.get_columns("accounts")}
+    missing = sorted(SNAPSHOT_COLUMNS - set(columns))
     if missing:
         raise ValueError(f"the table accounts lacks the columns {', '.join(missing)}")
+    if types is POSTGRESQL and {columns["id"], columns["user_id"]} != {"uuid"}:
+        raise ValueError("the columns id and user_id of the table accounts must be of type uuid")
     if "metadata" not in columns:
         db.execute_sql("ALTER TABLE accounts ADD COLUMN metadata {json}".format(**types))
