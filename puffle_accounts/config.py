@@ -143,9 +143,10 @@ def _database_url(environ: Mapping[str, str]) -> str:
     scheme, separator, rest = value.partition("://")
     if not separator or scheme not in SCHEMES:
         raise ConfigError("DATABASE_URL must begin with sqlite:/// or postgresql://")
-    if SCHEMES[scheme] == SQLITE and (not rest.startswith("/") or rest in ("/", "/:memory:")):
+    if SCHEMES[scheme] == SQLITE and not re.fullmatch(r"/(?!:memory:$)[^?#]+", rest):
         raise ConfigError(
-            "DATABASE_URL must name a file: sqlite:///relative.db or sqlite:////absolute.db"
+            "DATABASE_URL must name a file, without ? and #:"
+            " sqlite:///relative.db or sqlite:////absolute.db"
         )
     if SCHEMES[scheme] == POSTGRESQL:
         if not _POSTGRESQL.fullmatch(rest):

@@ -20,8 +20,6 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, Timeout
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 POOL = 512  # kept-alive connections per provider
 
@@ -37,7 +35,7 @@ class Connections:
     """
 
     def __init__(self, base_url: str) -> None:
-        self._pool, self._base = _Adapter(pool_maxsize=POOL).pool(base_url)
+        self._pool, self._base = _pool(base_url)
 
     def send(
         self, method: str, path: str, headers: Mapping[str, str], payload: Any, timeout: Timeout
@@ -147,44 +145,16 @@ class _Clocked:
             raise
 
 
-class _ClockedHTTP(_Clocked, HTTPConnection):
-    pass
+def _pool(base_url: str) -> tuple[Any, str]:
+    """Return the pool for a base URL, and the target that its requests begin with.
 
-
-class _ClockedHTTPS(_Clocked, HTTPSConnection):
-    pass
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _ClockedHTTP
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _ClockedHTTPS
-
-
-class _Adapter(HTTPAdapter):
-    """Makes pools whose connections keep to the clock."""
-
-    _classes = {"http": _HTTPPool, "https": _HTTPSPool}
-
-    def pool(self, base_url: str) -> tuple[Any, str]:
-        """Return the pool for a base URL, and the target that its requests begin with.
-
-        Proxies and the CA bundle are those of the environment, as `requests` reads it.
-        """
-        settings = requests.Session().merge_environment_settings(base_url, {}, True, None, None)
-        verify, proxies = settings["verify"], settings["proxies"]
-        request: Any = requests.Request("GET", base_url).prepare()
-        pool = self.get_connection_with_tls_context(request, verify, proxies)
-        self.cert_verify(pool, base_url, verify, None)
-        return pool, self.request_url(request, proxies).rstrip("/")
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self._classes
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = self._classes
-        return manager
+    Proxies and the CA bundle are those of the environment, as `requests` reads it.
+    """
+    settings = requests.Session().merge_environment_settings(base_url, {}, True, None, None)
+    verify, proxies = settings["verify"], settings["proxies"]
+    request: Any = requests.Request("GET", base_url).prepare()
+    adapter = HTTPAdapter(pool_maxsize=POOL)
+    pool: Any = adapter.get_connection_with_tls_context(request, verify, proxies)
+    adapter.cert_verify(pool, base_url, verify, None)
+    pool.ConnectionCls = type("Clocked", (_Clocked, pool.ConnectionCls), {})
+    return pool, adapter.request_url(request, proxies).rstrip("/")

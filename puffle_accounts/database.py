@@ -68,13 +68,15 @@ def _dialect(statement: str, param: str, compare: str) -> str:
 
 
 class _NamingSqlite(SqliteDatabase):
-    """Says which file it could not open."""
+    """Says which file it could not open, and reads text whatever its bytes are."""
 
     def _connect(self) -> Any:
         try:
-            return super()._connect()  # type: ignore[misc]
+            conn = super()._connect()  # type: ignore[misc]
         except sqlite3.Error as error:
             raise sqlite3.OperationalError(f"{self.database}: {error}") from error
+        conn.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
+        return conn
 
 
 class Sqlite(_Common, _PooledSqliteDatabase, _NamingSqlite):
@@ -95,10 +97,8 @@ class Sqlite(_Common, _PooledSqliteDatabase, _NamingSqlite):
                 "foreign_keys": 1,
                 "busy_timeout": WAIT * 1000,
             },
-            returning_clause=True,
             check_same_thread=False,
             lock_type="IMMEDIATE",  # a transaction that reads first fails at once if DEFERRED
-            field_types={"TIMESTAMPTZ": "DATETIME"},
         )
         self._writer = Bulkhead(1, WAIT)
 
@@ -124,6 +124,7 @@ class _Adapter(peewee.Psycopg3Adapter):
     def connect(self, db: Any, **params: Any) -> Any:
         """Return a connection that gives a server up which says nothing for `db.patience`."""
         conn = super().connect(db, **params)
+        _read_any_time(conn)
         wait = conn.wait
 
         def wait_patiently(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
@@ -145,6 +146,22 @@ class _Adapter(peewee.Psycopg3Adapter):
         except conn.OperationalError:
             return True
         return bool(conn.closed or self.txn_status(conn) != self.txn_idle)
+
+
+def _read_any_time(conn: Any) -> None:
+    """Read a time that Python has none for, such as `infinity`, as text."""
+    from psycopg.types.datetime import TimestampLoader, TimestamptzLoader
+
+    for name, loader in (("timestamp", TimestampLoader), ("timestamptz", TimestamptzLoader)):
+
+        class Lenient(loader):  # type: ignore[misc, valid-type]
+            def load(self, data: Any) -> Any:
+                try:
+                    return super().load(data)
+                except conn.DataError:
+                    return bytes(data).decode()
+
+        conn.adapters.register_loader(name, Lenient)
 
 
 class _ConnectingPostgres(PostgresqlDatabase):
@@ -219,9 +236,14 @@ def _sqlite(url: str) -> Sqlite:
 def _postgres(url: str) -> Postgres:
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
+    from psycopg.pq import Conninfo
 
+    # libpq's own defaults, PGOPTIONS and the like among them.
+    given: dict[str, Any] = {
+        o.keyword.decode(): o.val.decode() for o in Conninfo.get_defaults() if o.val
+    }
     try:
-        given = conninfo_to_dict(url)
+        given |= conninfo_to_dict(url)
     except ProgrammingError:  # its message may quote the password
         raise ConfigError("DATABASE_URL is not a PostgreSQL connection URL") from None
     options = (

@@ -6,6 +6,7 @@ import logging
 import secrets
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -94,13 +95,17 @@ class IdempotencyKeys:
             KeyReused: it belongs to another account.
         """
         now, token = clock.now(), secrets.token_hex(16)
-        with self.database.writing():
-            self.database.run(
-                CLAIM,
-                *(user_id, key, account_id, token, clock.stamp(now + self.lease)),
-                *(clock.stamp(now), clock.stamp(now - REMEMBERED)),
-            )
-            holder = self.database.run(HOLDER, user_id, key).fetchone()
+        try:
+            with self.database.writing():
+                self.database.run(
+                    CLAIM,
+                    *(user_id, key, account_id, token, clock.stamp(now + self.lease)),
+                    *(clock.stamp(now), clock.stamp(now - REMEMBERED)),
+                )
+                holder = self.database.run(HOLDER, user_id, key).fetchone()
+        except UNAVAILABLE:  # the answer alone may have been lost
+            self.free(Lease(token))
+            raise
         if holder is None:  # freed between the two statements
             raise KeyInUse
         account, owner, finished_at, teardown_status = holder
@@ -148,7 +153,9 @@ class Sweeper:
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + SWEEP_EVERY
-        threading.Thread(target=self._sweep, name="idempotency-sweep", daemon=True).start()
+        thread = threading.Thread(target=self._sweep, name="idempotency-sweep", daemon=True)
+        with suppress(RuntimeError):  # the machine has no thread left
+            thread.start()
 
     def _sweep(self) -> None:
         try:

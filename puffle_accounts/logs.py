@@ -69,7 +69,7 @@ def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def _traceback(exc_info: Any) -> str:
     """Return a traceback in which all that an exception says is one clean line."""
     parts = traceback.TracebackException(*exc_info).format()
-    return "\n".join(p.rstrip() if p.startswith("  ") else one_line(p) for p in parts)
+    return "\n".join(p.rstrip() if p.startswith("  File ") else one_line(p) for p in parts)
 
 
 def _hide_secrets(_: WrappedLogger, __: str, line: Any) -> str:

@@ -25,8 +25,6 @@ from puffle_accounts import clock
 class UUIDField(Field):
     """A native UUID in PostgreSQL; in SQLite the lower-case text with dashes of a URL."""
 
-    field_type = "UUID"
-
     def db_value(self, value: UUID | str | None) -> str | None:
         return None if value is None else str(value).lower()
 
@@ -36,8 +34,6 @@ class UUIDField(Field):
 
 class TimeField(DateTimeField):
     """A moment in UTC."""
-
-    field_type = "TIMESTAMPTZ"
 
     def db_value(self, value: datetime | None) -> str | None:
         return None if value is None else clock.stamp(value)

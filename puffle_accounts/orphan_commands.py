@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from datetime import datetime
+from itertools import islice
 
 import click
 from playhouse.shortcuts import model_to_dict
@@ -34,7 +35,7 @@ def orphans_list(as_json: bool) -> None:
         json_array(map(model_to_dict, rows))
         return
     now = clock.now()
-    shown = (_orphan_row(orphan, now) for orphan, _ in zip(rows, range(MOST_ROWS), strict=False))
+    shown = (_orphan_row(orphan, now) for orphan in islice(rows, MOST_ROWS))
     table(("ID", "PLUGIN", "ACCOUNT", "TRIES", "NEXT", "REASON"), shown)
     counts = ledger.counts()
     more = f" ({MOST_ROWS} shown; --json shows all)" if counts["all"] > MOST_ROWS else ""

@@ -90,7 +90,8 @@ class Ledger:
         A first retry may come at once, or when the provider's Retry-After is over.
         """
         now = self.now()
-        for failure in failures:
+        in_order = sorted(failures, key=lambda failure: failure.hook.plugin)
+        for failure in in_order:  # the same for all requests: those of one account cannot deadlock
             account, plugin = failure.account, failure.hook.plugin
             self.database.run(
                 RECORD,

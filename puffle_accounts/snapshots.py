@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from puffle_accounts import clock
-from puffle_accounts.account import TIMES, Account, frozen
+from puffle_accounts.account import TIMES, Account
 from puffle_accounts.database import Database
 
 COLUMNS = tuple(field.name for field in fields(Account))
@@ -38,7 +38,7 @@ def read(database: Database, account_id: str, user_id: str) -> Account | None:
 def from_row(row: Any) -> Account:
     """Return the snapshot of a row that was selected as `SELECTED`.
 
-    Metadata that is no JSON object, or a time that is none, is logged and left out: it
+    Metadata that no orphan could hold, or a time that is none, is logged and left out: it
     must not keep an account from being ended.
     """
     values = dict(zip(COLUMNS, row, strict=True))
@@ -46,18 +46,27 @@ def from_row(row: Any) -> Account:
     for name, read in READ_AS.items():
         try:
             snapshot[name] = read(values[name])
-        except (ValueError, RecursionError):
+        except (ValueError, OverflowError, RecursionError):
             snapshot[name] = None
-            log.warning("account.unreadable", extra={"account": str(values["id"]), "column": name})
-    snapshot["metadata"] = snapshot["metadata"] or {}
-    return Account(**snapshot)
+            _left_out(values["id"], name)
+    metadata = snapshot.pop("metadata") or {}
+    try:
+        return Account(**snapshot, metadata=metadata)
+    except RecursionError:  # too deep to be frozen
+        _left_out(values["id"], "metadata")
+        return Account(**snapshot)
+
+
+def _left_out(account_id: object, column: str) -> None:
+    log.warning("account.unreadable", extra={"account": str(account_id), "column": column})
 
 
 def _json_object(text: str | None) -> Any:
     found = None if text is None else json.loads(text)
     if not isinstance(found, dict | None):
         raise ValueError("not a JSON object")
-    return frozen(found)
+    json.dumps(found, allow_nan=False)  # Python reads what JSON has no word for
+    return found
 
 
 READ_AS: dict[str, Callable[[Any], Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 
@@ -21,6 +22,7 @@ def hide_secrets_of(environ: Mapping[str, str]) -> None:
         for name, value in environ.items()
         if _SECRET_NAME.search(name) and len(value.strip()) >= SHORTEST_SECRET
     }
+    values |= {json.dumps(value)[1:-1] for value in values}  # as a JSON line holds it
     longest_first = sorted(values, key=len, reverse=True)
     _secrets = re.compile("|".join([*map(re.escape, longest_first), _ALWAYS]))
 

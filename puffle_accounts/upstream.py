@@ -52,15 +52,7 @@ CODE = re.compile(r"[\w./-]{1,64}", re.ASCII)
 class UpstreamFailed(TeardownFailed):
     """The provider did not do it; `status` is its HTTP status if it answered at all."""
 
-    def __init__(
-        self,
-        message: str,
-        retry_after: float | None = None,
-        permanent: bool = False,
-        status: int | None = None,
-    ) -> None:
-        super().__init__(message, retry_after, permanent)
-        self.status = status
+    status: int | None = None
 
 
 class Upstream:
@@ -236,8 +228,12 @@ class Upstream:
             404: f"(not the provider's own 404; check {self._base_url_variable})",
         }.get(status, "")
 
-    def _failed(self, tried: str, why: str, **details: Any) -> UpstreamFailed:
-        return UpstreamFailed(f"{self.name}: {tried}: {why}", **details)
+    def _failed(
+        self, tried: str, why: str, *, status: int | None = None, **details: Any
+    ) -> UpstreamFailed:
+        error = UpstreamFailed(f"{self.name}: {tried}: {why}", **details)
+        error.status = status
+        return error
 
 
 def _quoted(segment: str) -> str:

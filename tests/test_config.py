@@ -20,6 +20,8 @@ REFUSED = {
         "sqlite://",
         "sqlite:///",
         "sqlite:///:memory:",
+        "sqlite:///a.db?mode=ro",
+        "sqlite:///a#b.db",
         "sqlite://relative-hunter2.db",
         "postgresql+psycopg://u:hunter2@h/db",
         "postgresql://u:hunter2@[h/db",

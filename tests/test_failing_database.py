@@ -1,18 +1,32 @@
 """Contract §1: 503 while nothing has been done, 500 when the row cannot be changed."""
 
 import os
+import random
 import signal
 import socket
 import threading
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from urllib.parse import parse_qs, urlsplit
 
+import psycopg
 import pytest
 import requests
-from support import Gunicorn, Stack, assert_problem, free_port, only, postgres_server, wait_until
+from support import (
+    Gunicorn,
+    Stack,
+    assert_problem,
+    free_port,
+    only,
+    postgres_server,
+    use,
+    wait_until,
+)
 from wire import Wire
 
+from puffle_accounts import TeardownFailed
 from puffle_accounts.database import connect
 
 UNKNOWN = str(uuid.uuid4())
@@ -175,6 +189,35 @@ def test_a_change_whose_answer_is_lost_is_made_sure_of(stack, gunicorn, statemen
 
 
 @only("postgresql")
+def test_a_key_whose_claim_got_no_answer_is_free_at_once(stack, gunicorn):
+    account = stack.add_linkedin()
+    with losing(stack.environ["DATABASE_URL"], b"COMMIT") as (url, lost):
+        gunicorn(DATABASE_URL=url)
+        assert_unavailable(stack.delete(account, Idempotency_Key="k"))
+        assert lost.is_set()
+        assert stack.delete(account, Idempotency_Key="k").status_code == 200
+
+
+@only("postgresql")
+def test_deletes_of_one_account_do_not_lock_each_other_out(live):
+    """All of them find the row gone, and write the same orphans."""
+
+    def fail(account):
+        time.sleep(random.random() / 50)
+        raise TeardownFailed("left")
+
+    use(live, a=lambda account: fail(account), b=lambda account: fail(account))
+    for _ in range(6):
+        account = live.add_email()
+        with ThreadPoolExecutor() as pool, psycopg.connect(live.database_url) as other:
+            other.execute("DELETE FROM accounts WHERE id = %s", [account])
+            answers = [pool.submit(live.delete, account) for _ in range(3)]
+            wait_until(lambda: live.sql("SELECT 1 FROM pg_locks WHERE NOT granted OFFSET 2"))
+            other.commit()
+            assert [answer.result().status_code for answer in answers] == [200] * 3
+
+
+@only("postgresql")
 def test_a_server_that_falls_silent_is_given_up(live):
     live.database.patience = 0.5
     [(backend,)] = live.sql("SELECT pg_backend_pid()")
@@ -201,4 +244,12 @@ def test_whatever_the_default_isolation_is_a_row_may_change_under_a_reader(postg
     store = connect(postgres_url + given)
     with store.writing():
         assert store.run("SHOW transaction_isolation").fetchone() == ("read committed",)
+    store.close_all()
+
+
+def test_what_libpq_reads_from_the_environment_counts(postgres_url, monkeypatch):
+    monkeypatch.setenv("PGOPTIONS", "-c search_path=tenant")
+    store = connect(postgres_url)
+    with store.reading():
+        assert store.run("SHOW search_path").fetchone() == ("tenant",)
     store.close_all()

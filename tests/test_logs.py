@@ -200,6 +200,20 @@ def test_a_failure_that_a_plugin_announces_has_no_traceback(logged, live):
     assert TRACEBACK not in str(line)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no ExceptionGroup")
+@on_one_database
+def test_no_part_of_a_traceback_holds_control_characters_or_is_endless(logged, live):
+    def fail(account):
+        raise ExceptionGroup("all", [ValueError("x\x1b[2J" + "y" * 5000)])  # noqa: F821
+
+    use(live, crm=fail)
+    assert live.delete(live.add(type="smtp")).status_code == 200
+    trace = of(logged(), "teardown.failed")["exception"]
+    assert "\x1b" not in trace
+    assert "ValueError: x" in trace
+    assert max(map(len, trace.splitlines())) <= 500
+
+
 # gunicorn's own lines
 
 

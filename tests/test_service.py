@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from support import assert_problem, only, plugin_of, use, wait_until
 
-from puffle_accounts import TeardownFailed, clock, hookimpl
+from puffle_accounts import TeardownFailed, clock, hookimpl, snapshots
 from puffle_accounts.database import Sqlite
 from puffle_accounts.plugins import Plugins
 
@@ -159,7 +159,13 @@ def test_metadata_that_is_no_object_does_not_keep_an_account_from_being_ended(li
 
 @only("sqlite")
 @pytest.mark.parametrize(
-    ("column", "value"), [("metadata", "{"), ("created_at", "yesterday"), ("updated_at", 1.5)]
+    ("column", "value"),
+    [
+        ("metadata", "{"),
+        ("created_at", "yesterday"),
+        ("created_at", "0001-01-01 00:00:00+05:00"),
+        ("updated_at", 1.5),
+    ],
 )
 def test_a_cell_that_cannot_be_read_is_left_out_and_logged(live, events, column, value):
     hook, seen = provider()
@@ -170,6 +176,48 @@ def test_a_cell_that_cannot_be_read_is_left_out_and_logged(live, events, column,
     assert [getattr(snapshot, column) or None for snapshot in seen] == [None]
     [fields] = [fields for event, fields in events() if event == "account.unreadable"]
     assert (fields["account"], fields["column"]) == (account_id, column)
+
+
+@only("postgresql")
+@pytest.mark.parametrize("type", ["timestamptz", "timestamp"])
+@pytest.mark.parametrize("moment", ["infinity", "-infinity", "10000-01-01", "0044-03-15 BC"])
+def test_a_time_that_python_has_none_for_is_left_out(live, type, moment):
+    hook, seen = provider()
+    use(live, crm=hook)
+    account_id = live.add_email()
+    live.sql(f"ALTER TABLE accounts ALTER COLUMN updated_at TYPE {type}")
+    live.sql(f"UPDATE accounts SET updated_at = '{moment}'")
+    assert_done(live.delete(account_id))
+    assert [snapshot.updated_at for snapshot in seen] == [None]
+
+
+@only("sqlite")
+@pytest.mark.parametrize("column", ["display_name", "metadata", "updated_at"])
+def test_bytes_that_are_no_text_do_not_keep_an_account_from_being_ended(live, column):
+    account_id = live.add_email()
+    live.sql(f"UPDATE accounts SET {column} = CAST(x'ff41' AS TEXT)")
+    assert_done(live.delete(account_id))
+
+
+@pytest.mark.parametrize("value", ['"\\u0000"', '"\\ud800"', "NaN", "1e999"])
+def test_metadata_that_a_database_might_not_store_makes_an_orphan_all_the_same(live, value):
+    def fail(account):
+        raise TeardownFailed("contact is left")
+
+    use(live, crm=fail)
+    account_id = live.add_email()
+    if live.database_url.startswith("postgresql"):
+        live.sql("ALTER TABLE accounts ALTER COLUMN metadata TYPE text USING metadata::text")
+    live.sql("UPDATE accounts SET metadata = ?", f'{{"a": {value}}}')
+    assert_done(live.delete(account_id), "partial")
+    assert len(live.orphans()) == 1
+
+
+def test_metadata_of_any_depth_is_read_or_left_out():
+    for depth in range(100, 1200):
+        metadata = '{"a":' * depth + "1" + "}" * depth
+        row = [metadata if name == "metadata" else name for name in snapshots.COLUMNS]
+        assert snapshots.from_row(row).id == "id"
 
 
 # The compare-and-set

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from puffle_accounts import text
@@ -100,6 +102,11 @@ def test_secrets_of_the_environment_are_hidden(environ, name):
     environ({name: " s3cr3t.+(value) \n", "COLOUR": "turquoise"})
     said = "turquoise: s3cr3t.+(value) and s3cr3t.+(value)s"
     assert scrub(said) == one_line(said) == "turquoise: *** and ***s"
+
+
+def test_a_secret_is_hidden_as_a_json_line_holds_it(environ):
+    environ({"A_KEY": 'ab"cd\\efgh', "B_PASSWORD": "pässwörd"})
+    assert scrub(json.dumps(['ab"cd\\efgh', "pässwörd"])) == '["***", "***"]'
 
 
 def test_a_secret_that_holds_another_is_hidden_whole(environ):
