@@ -46,7 +46,7 @@ def db_status() -> None:
 def keys_create(user_id: object, name: str | None) -> None:
     """Print a new key of USER_ID; it cannot be shown again."""
     with current_service().database.writing():
-        key = auth.create(str(user_id), name)
+        key = auth.create(str(user_id), name and one_line(name))
     click.echo(key)
 
 
@@ -65,7 +65,7 @@ def keys_list(user_id: object | None) -> None:
                 key.user_id,
                 f"{key.created_at:%Y-%m-%d}",
                 "revoked" if key.revoked_at else "live",
-                one_line(key.name or ""),
+                key.name or "",
             )
             for key in rows
         ),

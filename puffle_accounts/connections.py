@@ -76,12 +76,15 @@ class _ClockedReader(io.RawIOBase):
     """A socket's reader that stops at the moment when the call has to give up.
 
     A socket's own time-out starts anew with each byte; a provider that drips
-    one at a time, be it in the headers, would hold its caller for ever.
+    one at a time, be it in the headers, would hold its caller for ever. And an end
+    within the headers is no answer (RFC 9112 §8), though `http.client` takes it for one.
     """
 
     def __init__(self, raw: Any, sock: Any) -> None:
         self._raw = raw
         self._sock = sock
+        self._begun = False
+        self.in_head = True
 
     def readable(self) -> bool:
         return True
@@ -92,6 +95,9 @@ class _ClockedReader(io.RawIOBase):
             raise TimeoutError("timed out")
         self._sock.settimeout(left)
         count: int | None = self._raw.readinto(buffer)
+        if not count and self._begun and self.in_head:
+            raise http.client.IncompleteRead(b"")
+        self._begun = True
         return count
 
     def close(self) -> None:
@@ -102,7 +108,13 @@ class _ClockedReader(io.RawIOBase):
 class _ClockedResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp: Any = io.BufferedReader(_ClockedReader(self.fp.detach(), sock))
+        self._reader = _ClockedReader(self.fp.detach(), sock)
+        self.fp: Any = io.BufferedReader(self._reader)
+
+    def begin(self) -> None:
+        """Read the status and the headers, to their end."""
+        super().begin()
+        self._reader.in_head = False
 
     def _read_status(self) -> tuple[Any, int, Any]:
         """Let `begin` skip all interim answers (RFC 9110 §15.2): it knows but 100.

@@ -55,6 +55,7 @@ def configure(log_format: str) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
     logging.getLogger("peewee").setLevel(logging.WARNING)  # its migrations speak of themselves
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings quote what providers sent
 

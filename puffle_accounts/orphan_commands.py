@@ -17,6 +17,7 @@ from puffle_accounts import clock, health, retry
 from puffle_accounts.models import Orphan
 from puffle_accounts.service import Service
 from puffle_accounts.terminal import Group, current_service, cut, json_array, table
+from puffle_accounts.text import one_line
 
 WIDEST_PLUGIN = 20  # characters of its name in the table of orphans
 MOST_ROWS = 1000  # that a table shows; --json shows all
@@ -123,11 +124,11 @@ def orphans_drop(ids: tuple[str, ...], reason: str) -> None:
     if not reason.strip():
         raise click.UsageError("--reason must say why")
     ledger = current_service().ledger
-    found = [ledger.find(orphan_id) for orphan_id in ids]
+    found = [ledger.find(one_line(orphan_id)) for orphan_id in ids]
     for given, matching in zip(ids, found, strict=True):
         if len(matching) != 1:
             many = "no orphan has" if not matching else "several orphans have"
-            raise click.ClickException(f"{many} the id {given}; nothing was dropped")
+            raise click.ClickException(f"{many} the id {one_line(given)}; nothing was dropped")
     for orphan_id in dict.fromkeys(orphan_id for (orphan_id,) in found):
         if ledger.drop(orphan_id, reason):
             click.echo(f"dropped {orphan_id}")

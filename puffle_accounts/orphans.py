@@ -48,7 +48,7 @@ WITH next AS (
     ORDER BY {order} LIMIT ? {lock}
 )
 UPDATE orphans SET leased_until = ? WHERE id IN (SELECT id FROM next)
-RETURNING id, plugin, CAST(account AS TEXT), attempts, parked_at, request_id"""
+RETURNING id, plugin, account_id, user_id, CAST(account AS TEXT), attempts, parked_at, request_id"""
 
 MAILBOX = ("email_address", "agentmail_inbox_id", "instantly_account_id")
 LIVE = "SELECT 1 FROM accounts WHERE NOT (type = 'linkedin' AND status IS ?) AND ({same}) LIMIT 1"
@@ -58,11 +58,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """An orphan that nobody else works on until its lease runs out."""
+    """An orphan that nobody else works on until its lease runs out.
+
+    Args:
+        account: `None` if the snapshot was written by hand or by another version.
+    """
 
     id: str
     plugin: str
-    account: Account
+    account_id: str
+    user_id: str
+    account: Account | None
     attempts: int
     parked: bool
     request_id: str | None
@@ -126,22 +132,7 @@ class Ledger:
             rows = self.database.run(
                 statement, plugin, clock.stamp(until), clock.stamp(now), most, leased_until
             ).fetchall()
-        claimed = []
-        for row in rows:
-            try:
-                claimed.append(_claimed(row, leased_until))
-            except (ValueError, TypeError, RecursionError):
-                self._park_unreadable(str(row[0]), plugin)
-        # Nothing readable in this batch does not mean that nothing is left.
-        return claimed or (self.claim(plugin, most, until, parked) if rows else [])
-
-    def _park_unreadable(self, orphan_id: str, plugin: str) -> None:
-        log.error("orphan.unreadable", extra={"orphan": orphan_id, "plugin": plugin})
-        with self.database.statement():
-            self.database.run(
-                "UPDATE orphans SET reason = ?, parked_at = ?, leased_until = NULL WHERE id = ?",
-                *("its snapshot cannot be read", clock.stamp(self.now()), orphan_id),
-            )
+        return [_claimed(row, leased_until) for row in rows]
 
     def count(self, plugin: str, until: datetime, parked: bool = False) -> int:
         """Return how many there are to claim, those included that others work on."""
@@ -153,9 +144,9 @@ class Ledger:
             ).fetchone()
         return counted[0]
 
-    def is_superseded(self, orphan: Claimed) -> bool:
-        """Whether a live account uses what the orphan would tear down."""
-        same, ids = _same_resource(orphan.account)
+    def is_superseded(self, account: Account) -> bool:
+        """Whether a live account uses what an orphan of this one would tear down."""
+        same, ids = _same_resource(account)
         if not same:
             return False
         with self.database.reading():
@@ -167,6 +158,14 @@ class Ledger:
         with self.database.statement():
             self.database.run(
                 "DELETE FROM orphans WHERE id = ? AND attempts = ?", orphan.id, orphan.attempts
+            )
+
+    def park(self, orphan: Claimed, reason: str) -> None:
+        """Park an orphan that cannot be tried."""
+        with self.database.statement():
+            self.database.run(
+                "UPDATE orphans SET reason = ?, parked_at = ?, leased_until = NULL WHERE id = ?",
+                *(reason, clock.stamp(self.now()), orphan.id),
             )
 
     def postpone(self, orphan: Claimed, failure: Outcome) -> bool:
@@ -271,13 +270,22 @@ def _same_resource(account: Account) -> tuple[str, list[str]]:
 
 
 def _claimed(row: Any, leased_until: str) -> Claimed:
-    id, plugin, account, attempts, parked_at, request_id = row
+    id, plugin, account_id, user_id, account, attempts, parked_at, request_id = row
     return Claimed(
         id=str(id),
         plugin=plugin,
-        account=Account.from_json(account),
+        account_id=str(account_id),
+        user_id=str(user_id),
+        account=_snapshot(account),
         attempts=attempts,
         parked=parked_at is not None,
         request_id=request_id,
         leased_until=leased_until,
     )
+
+
+def _snapshot(text: str) -> Account | None:
+    try:
+        return Account.from_json(text)
+    except (ValueError, TypeError, RecursionError):
+        return None

@@ -6,10 +6,10 @@ import inspect
 import logging
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from types import ModuleType
 from typing import Any
 
@@ -132,13 +132,29 @@ def load(
         found: entry points to use instead of the installed ones.
     """
     named = defaultdict(list)
-    for point in entry_points(group=GROUP) if found is None else found:
+    for point in _installed() if found is None else found:
         named[point.name].append(point)
     for name in set(disabled) - set(named):
         log.warning("plugin.not_installed", extra={"plugin": name})
     return Plugins(
         _load(points, Bulkhead(limit), disabled=name in disabled) for name, points in named.items()
     )
+
+
+def _installed() -> Iterator[EntryPoint]:
+    """Return the group's entry points; a distribution that cannot be read hides no other.
+
+    As `entry_points()` does it, but for one whole traceback for any one of them.
+    """
+    seen: set[str] = set()
+    for distribution in distributions():
+        try:
+            if distribution.name not in seen:
+                yield from distribution.entry_points.select(group=GROUP)
+            seen.add(distribution.name)
+        except Exception as error:
+            reason = one_line(f"{type(error).__name__}: {error}")
+            log.error("distribution.unreadable", extra={"reason": reason})
 
 
 def configure(plugins: Plugins, environ: Mapping[str, str]) -> None:
@@ -174,8 +190,6 @@ def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugi
             module = points[0].load()
         plugin.impls = verify(module)
         plugin.module = module
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # a SystemExit at import must not end the service
         _break(plugin, error)
     return plugin

@@ -20,6 +20,7 @@ from puffle_accounts.text import one_line
 
 SIDE_BY_SIDE = 8  # calls at a time to one provider
 RESULTS = ("done", "superseded", "failed", "parked")
+UNREADABLE = "its snapshot cannot be read"
 NOT_NOW = (401, 402, 429)  # it would answer the next call the same
 
 log = logging.getLogger(__name__)
@@ -110,10 +111,7 @@ class Run:
     def _try(self, orphans: list[Claimed]) -> str | None:
         """Call for each orphan and settle it; return why to stop asking this provider."""
         batch = Batch(time.monotonic() + self.timeout)
-        started: dict[int, Claimed] = {}
-        for orphan in orphans:
-            if self._start(batch, orphan):
-                started[id(orphan.account)] = orphan
+        started = {id(o.account): o for o in orphans if self._start(batch, o)}
         outcomes: dict[int, Outcome] = {}
         for outcome in sorted(batch.finish(), key=lambda outcome: outcome.failure is not None):
             outcomes[id(outcome.account)] = outcome  # of several hooks, one that failed
@@ -124,8 +122,12 @@ class Run:
 
     def _start(self, batch: Batch, orphan: Claimed) -> bool:
         context.request_id.set(orphan.request_id)
+        if orphan.account is None:
+            self.ledger.park(orphan, UNREADABLE)
+            self._report("parked", orphan, 0, UNREADABLE)
+            return False
         began = time.monotonic()
-        if self.ledger.is_superseded(orphan):
+        if self.ledger.is_superseded(orphan.account):
             self.ledger.forget(orphan)
             self._report("superseded", orphan, round((time.monotonic() - began) * 1000))
             return False
@@ -147,8 +149,8 @@ class Run:
         fields = {
             "orphan": orphan.id,
             "plugin": orphan.plugin,
-            "account": orphan.account.id,
-            "user": orphan.account.user_id,
+            "account": orphan.account_id,
+            "user": orphan.user_id,
             "outcome": reason or result,
             "ms": ms,
         }

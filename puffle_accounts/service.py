@@ -17,7 +17,7 @@ from puffle_accounts.plugins import Plugins
 from puffle_accounts.teardown import Outcome
 
 ROUNDS = 3
-BROKEN_WITHIN = 1.0  # seconds; what takes longer was a wait, and is not waited for again
+MOMENT = 1.0  # seconds: what fails sooner is a broken connection, and one may be had by then
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +84,17 @@ class Service:
     def _settle_surely(
         self, account: Account, left: list[Outcome], partial: bool, lease: Lease | None
     ) -> tuple[Account | None, bool]:
-        """Settle, and once more if the connection broke: the answer alone may have been lost."""
+        """Settle, and once more, a moment later, if the connection broke.
+
+        The answer alone may have been lost, or the database be back already.
+        """
         began = time.monotonic()
         try:
             return self._settle(account, left, partial, lease)
         except OperationalError:
-            if time.monotonic() - began > BROKEN_WITHIN:
+            if time.monotonic() - began > MOMENT:
                 raise
+            time.sleep(MOMENT)
             return self._settle(account, left, partial, lease)
 
     def _settle(
@@ -104,7 +108,7 @@ class Service:
             if current and soft and current.is_disconnected:
                 current = None  # somebody else was first
             # Unless it still names what is left, the row is no record of it.
-            if current is None or current.provider_ids != account.provider_ids:
+            if current is None or _named(current) != _named(account):
                 self.ledger.record(left, context.request_id.get())
                 partial = partial or bool(left)
             if current is None and lease:
@@ -117,6 +121,11 @@ class Service:
 
 def _is_soft(account: Account) -> bool:
     return account.type == "linkedin" and not account.is_disconnected
+
+
+def _named(account: Account) -> object:
+    """Return what names something upstream: the four ids, and those of third parties."""
+    return account.provider_ids, account.metadata
 
 
 def _status(partial: bool) -> str:

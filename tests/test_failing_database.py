@@ -199,6 +199,18 @@ def test_a_key_whose_claim_got_no_answer_is_free_at_once(stack, gunicorn):
 
 
 @only("postgresql")
+def test_a_database_that_was_away_for_a_moment_is_asked_again(live):
+    def blink(account):
+        live.database.close_all()
+        live.database._failed_at = time.monotonic()  # another request has met it away
+
+    use(live, crm=blink)
+    account = live.add_email()
+    assert live.delete(account).status_code == 200
+    assert live.row(account) is None
+
+
+@only("postgresql")
 def test_deletes_of_one_account_do_not_lock_each_other_out(live):
     """All of them find the row gone, and write the same orphans."""
 

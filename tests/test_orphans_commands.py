@@ -401,6 +401,10 @@ def test_the_same_orphan_given_twice_is_dropped_once(live, command):
     assert (run.exit_code, run.stdout) == (0, f"dropped {orphan['id']}\n")
 
 
+def test_an_id_in_bytes_that_are_no_text_is_one_line(live, command):
+    assert_refused(command("orphans", "drop", "\udcff", "--reason", "x"), "no orphan has the id")
+
+
 @only("sqlite")
 def test_an_empty_plugin_name_and_no_number_are_refused(live, command):
     leave(live)
@@ -416,9 +420,11 @@ def test_a_snapshot_that_cannot_be_read_is_parked_and_stops_nobody(stack):
     for broken in ids[:9]:
         stack.sql("UPDATE orphans SET account = ? WHERE id = ?", '{"x": 1}', broken)
     run = stack.command("orphans", "retry")
-    assert (run.returncode, run.stdout) == (0, "1 done, 0 superseded, 0 failed, 0 parked\n")
+    assert (run.returncode, run.stdout) == (1, "1 done, 0 superseded, 0 failed, 9 parked\n")
     assert len(called_for(stack)) == 1
     assert {orphan["reason"] for orphan in stack.orphans()} == {"its snapshot cannot be read"}
     assert all(orphan["parked_at"] for orphan in stack.orphans())
-    unreadable = [line for line in lines_of(run.stderr) if line["event"] == "orphan.unreadable"]
-    assert {line["orphan"] for line in unreadable} == set(ids[:9])
+    parked = [line for line in lines_of(run.stderr) if line["event"] == "orphan.parked"]
+    assert {line["orphan"] for line in parked} == set(ids[:9])
+    again = stack.command("orphans", "retry", "--parked")
+    assert (again.returncode, again.stdout) == (1, "0 done, 0 superseded, 0 failed, 9 parked\n")

@@ -20,6 +20,7 @@ BROKEN = {
     "syntax-error": ("def teardown_account(account:", "SyntaxError"),
     "exits-at-import": ("raise SystemExit(3)", "SystemExit: 3"),
     "stops-at-import": ("raise GeneratorExit", "GeneratorExit"),
+    "interrupts-at-import": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
     "error-without-text": (
         "class Mute(Exception):\n    def __str__(self): raise SystemExit\nraise Mute",
         "Mute: unprintable Mute",
@@ -149,6 +150,21 @@ def test_a_client_that_chokes_on_its_settings_makes_a_broken_plugin(install, cap
     plugin, loaded = load("bad-one")
     plugins.configure(loaded, {"CRM_API_KEY": "without-a-colon"})
     assert_broken(plugin, loaded, "IndexError", caplog)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"), [("entry_points.txt", b"[x]\ny"), ("METADATA", b"\xff")]
+)
+def test_a_distribution_that_cannot_be_read_hides_no_other(
+    install, tmp_path, caplog, file, content
+):
+    install("third-party", GOOD)
+    (tmp_path / "odd-1.0.dist-info").mkdir()
+    (tmp_path / "odd-1.0.dist-info" / "METADATA").write_text("Name: odd")
+    (tmp_path / "odd-1.0.dist-info" / file).write_bytes(content)
+    assert len(plugins.load(8).all) == 4
+    [record] = caplog.records
+    assert (record.levelname, record.message) == ("ERROR", "distribution.unreadable")
 
 
 def test_two_distributions_with_one_name_are_both_left_alone(install, caplog):

@@ -213,6 +213,21 @@ def test_metadata_that_a_database_might_not_store_makes_an_orphan_all_the_same(l
     assert len(live.orphans()) == 1
 
 
+def test_an_id_in_metadata_that_changes_meanwhile_is_not_forgotten(live):
+    account_id = live.add_linkedin(metadata={"contact": "c-1"})
+
+    def act(number):
+        if number == 1:
+            change = {"status": "credentials_required", "metadata": {"contact": "c-2"}}
+            live.change(account_id, **change)
+            raise TeardownFailed("contact is left")
+
+    hook, _ = provider(act)
+    use(live, crm=hook)
+    assert_done(live.delete(account_id), "partial")
+    assert [orphan["account"]["metadata"] for orphan in live.orphans()] == [{"contact": "c-1"}]
+
+
 def test_metadata_of_any_depth_is_read_or_left_out():
     for depth in range(100, 1200):
         metadata = '{"a":' * depth + "1" + "}" * depth

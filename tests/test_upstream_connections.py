@@ -493,6 +493,25 @@ def test_tls_goes_through_a_proxy_that_never_sees_the_key(certificate, monkeypat
     assert f"X-API-KEY: {KEY}".encode() in provider.heard[0]
 
 
+@pytest.mark.parametrize("kept_alive", [False, True])
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 200", b"HTTP/1.1 200 x\r\n", b"HTTP/1.1 200 x\r\nA: b\r\n"]
+)
+def test_an_answer_that_ends_within_its_head_is_none(head, kept_alive):
+    def script(connection, number):
+        if kept_alive and number == (1, 1):
+            return connection.sendall(OK)
+        connection.sendall(head)
+        return "close"
+
+    with serving(script) as (client, provider, _), deadline(5):
+        if kept_alive:
+            assert delete(client) is True
+        failed = failure(client)
+        assert (failed.status, failed.permanent) == (None, False)
+        assert len(provider.heard) == 1 + kept_alive, "it was heard, so it is not sent again"
+
+
 # Interim answers
 
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
