@@ -22,8 +22,9 @@ def upgrade(database: Database) -> list[str]:
     """Apply every pending migration, each in a transaction of its own; return their names.
 
     Raises:
-        SchemaError: the `accounts` table that is there cannot be adopted.
+        SchemaError: the database or its `accounts` table cannot be adopted.
     """
+    _require_unicode(database)
     runner, applied = _runner(database), []
     for migration in runner.migrations():
         with database.writing():
@@ -34,6 +35,15 @@ def upgrade(database: Database) -> list[str]:
             except ValueError as error:
                 raise SchemaError(str(error)) from error
     return applied
+
+
+def _require_unicode(database: Database) -> None:
+    """Refuse a database that could not store what a plugin or a provider may say."""
+    if isinstance(database, Postgres):
+        with database.reading():
+            (encoding,) = database.run("SHOW server_encoding").fetchone()
+        if encoding != "UTF8":
+            raise SchemaError(f"the encoding of the database must be UTF8, it is {encoding}")
 
 
 def _wait_for_others(database: Postgres) -> None:

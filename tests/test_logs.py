@@ -214,6 +214,16 @@ def test_no_part_of_a_traceback_holds_control_characters_or_is_endless(logged, l
     assert max(map(len, trace.splitlines())) <= 500
 
 
+@on_one_database
+def test_a_warning_takes_the_same_form(stack, gunicorn, tmp_path):
+    warns = "return __import__('warnings').warn('this will go away')"
+    write_distribution(tmp_path, "crm", PLUGIN.format(does=warns))
+    server = gunicorn(PYTHONPATH=str(tmp_path))
+    assert stack.delete(stack.add(type="smtp")).status_code == 200
+    [line] = [e for e in events(server.log.read_text()) if "this will go away" in e["event"]]
+    assert line["level"] == "warning"
+
+
 # gunicorn's own lines
 
 

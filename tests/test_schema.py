@@ -178,6 +178,17 @@ def test_an_accounts_table_whose_ids_are_no_uuids_is_refused(postgres_url):
     assert tables(postgres_url) == {"accounts"}
 
 
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres):
+    name = f"latin_{uuid.uuid4().hex[:8]}"
+    kind = "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} {kind}")
+    refused = db("upgrade", postgres.replace("/postgres?", f"/{name}?"))
+    assert refused.exit_code == 1
+    said = "the encoding of the database must be UTF8, it is LATIN1"
+    assert refused.stderr == f"Error: {said}\n"
+
+
 def test_an_accounts_table_in_sqlite_is_adopted_with_its_rows_and_columns(sqlite_url):
     columns = ACCOUNTS.replace(" metadata", " extra").split()
     rows = [tuple(f"{name} {number}" for name in columns) for number in range(3)]
