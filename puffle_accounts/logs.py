@@ -69,8 +69,15 @@ def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _traceback(exc_info: Any) -> str:
     """Return a traceback in which all that an exception says is one clean line."""
-    parts = traceback.TracebackException(*exc_info).format()
-    return "\n".join(p.rstrip() if p.startswith("  File ") else one_line(p) for p in parts)
+    return "\n".join(map(_cleaned, traceback.TracebackException(*exc_info).format()))
+
+
+def _cleaned(part: str) -> str:
+    """Return a part of a traceback clean; a frame keeps its lines and their indentation."""
+    if not part.startswith("  File "):
+        return one_line(part)
+    lines = part.rstrip().split("\n")
+    return "\n".join(line[: -len(line.lstrip(" "))] + one_line(line) for line in lines)
 
 
 def _hide_secrets(_: WrappedLogger, __: str, line: Any) -> str:
