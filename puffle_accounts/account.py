@@ -49,7 +49,7 @@ class Account:
     updated_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "metadata", frozen(self.metadata))
+        object.__setattr__(self, "metadata", _frozen(self.metadata))
 
     @property
     def provider_ids(self) -> tuple[str | None, ...]:
@@ -88,10 +88,9 @@ class Account:
         return cls(**known)
 
 
-def frozen(value: Any) -> Any:
-    """Return JSON that nobody can change, whatever its depth."""
+def _frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return MappingProxyType({key: frozen(item) for key, item in value.items()})
+        return MappingProxyType({key: _frozen(item) for key, item in value.items()})
     if isinstance(value, (list, tuple)):
-        return tuple(frozen(item) for item in value)
+        return tuple(_frozen(item) for item in value)
     return value

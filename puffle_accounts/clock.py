@@ -1,7 +1,8 @@
-"""Time as the tables keep it."""
+"""Time as the tables keep it, and as the log tells it."""
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timezone
 
 
@@ -32,3 +33,8 @@ def moment(value: datetime | str | None) -> datetime | None:
         if value.tzinfo is None
         else value.astimezone(timezone.utc)
     )
+
+
+def ms_since(started: float) -> int:
+    """Return the milliseconds since a moment of `time.monotonic()`."""
+    return round((time.monotonic() - started) * 1000)

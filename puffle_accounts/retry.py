@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from puffle_accounts import context
+from puffle_accounts import clock, context
 from puffle_accounts.database import UNAVAILABLE
 from puffle_accounts.orphans import Claimed, Ledger
 from puffle_accounts.plugins import Plugin, Plugins
@@ -129,7 +129,7 @@ class Run:
         began = time.monotonic()
         if self.ledger.is_superseded(orphan.account):
             self.ledger.forget(orphan)
-            self._report("superseded", orphan, round((time.monotonic() - began) * 1000))
+            self._report("superseded", orphan, clock.ms_since(began))
             return False
         for hook in self.plugins.hooks_of(orphan.plugin, orphan.account.type):
             batch.start(hook, orphan.account)

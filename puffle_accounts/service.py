@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from peewee import OperationalError
 
-from puffle_accounts import context, snapshots, teardown
+from puffle_accounts import clock, context, snapshots, teardown
 from puffle_accounts.account import Account
 from puffle_accounts.database import UNAVAILABLE, Database
 from puffle_accounts.idempotency import LEASE_MARGIN, IdempotencyKeys, Lease
@@ -137,5 +137,5 @@ def _fields(account: Account, started: float, outcome: str) -> dict[str, object]
         "account": account.id,
         "user": account.user_id,
         "outcome": outcome,
-        "ms": round((time.monotonic() - started) * 1000),
+        "ms": clock.ms_since(started),
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from puffle_accounts import context
+from puffle_accounts import clock, context
 from puffle_accounts.account import Account
 from puffle_accounts.hookspecs import TeardownFailed
 from puffle_accounts.plugins import Hook
@@ -120,7 +120,7 @@ class _Call:
     started: float
 
     def done(self, said: str | None) -> Outcome:
-        outcome = Outcome(self.hook, self.account, self._ms(), said=said)
+        outcome = Outcome(self.hook, self.account, clock.ms_since(self.started), said=said)
         if said is not None:
             log.info("teardown.done", extra=_fields(outcome))
         return outcome
@@ -133,7 +133,7 @@ class _Call:
         outcome = Outcome(
             self.hook,
             self.account,
-            self._ms(),
+            clock.ms_since(self.started),
             failure=reason or "failed without a word",
             retry_after=_seconds(getattr(details, "retry_after", None)),
             permanent=bool(getattr(details, "permanent", False)),
@@ -141,9 +141,6 @@ class _Call:
         )
         log.warning("teardown.failed", extra=_fields(outcome), exc_info=None if expected else error)
         return outcome
-
-    def _ms(self) -> int:
-        return round((time.monotonic() - self.started) * 1000)
 
 
 def _run(call: _Call, deadline: float, done: SimpleQueue[tuple[_Call, Outcome]]) -> None:
