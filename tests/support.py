@@ -32,7 +32,7 @@ from puffle_accounts.plugins import Plugin, Plugins, verify
 from puffle_accounts.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[1]
-MIGRATIONS = ("0001_initial", "0002_live_accounts")
+MIGRATIONS = ("0001_initial", "0002_live_accounts", "0003_verbatim_snapshots")
 APPLIED = "".join(f"applied {name}\n" for name in MIGRATIONS)
 COLUMN_OF = {
     "unipile": "provider_account_id",

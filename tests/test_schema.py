@@ -68,8 +68,8 @@ def db(command: str, url: str) -> Result:
 
 def test_upgrade_makes_the_tables_once_and_status_tells(database_url):
     before = db("status", database_url)
-    pending = "0001_initial        pending\n0002_live_accounts  pending\n"
-    assert (before.exit_code, before.stdout) == (1, pending)
+    assert before.exit_code == 1
+    assert before.stdout.split() == [word for name in MIGRATIONS for word in (name, "pending")]
     assert tables(database_url) == set(), "status only looks"
     first, second = db("upgrade", database_url), db("upgrade", database_url)
     assert (first.exit_code, first.stdout) == (0, APPLIED)

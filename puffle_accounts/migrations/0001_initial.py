@@ -63,7 +63,7 @@ CREATE TABLE orphans (
     plugin TEXT NOT NULL,
     account_id {uuid} NOT NULL,
     user_id {uuid} NOT NULL,
-    account JSON NOT NULL,
+    account {json} NOT NULL,
     reason TEXT NOT NULL,
     attempts INTEGER NOT NULL,
     created_at {time} NOT NULL,
