@@ -13,8 +13,9 @@ from typing import Any
 
 from puffle_accounts import clock
 from puffle_accounts.account import Account
-from puffle_accounts.database import Database, Postgres
+from puffle_accounts.database import Database
 from puffle_accounts.models import Orphan
+from puffle_accounts.postgres import Postgres
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.text import one_line
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from playhouse.migrations import Runner
 
-from puffle_accounts.database import WAIT, Database, Postgres
+from puffle_accounts.database import Database
+from puffle_accounts.pooled import WAIT
+from puffle_accounts.postgres import Postgres
 
 DIRECTORY = Path(__file__).parent / "migrations"
 HISTORY = "puffle_accounts_migrations"

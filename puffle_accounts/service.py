@@ -6,11 +6,9 @@ import logging
 import time
 from datetime import timedelta
 
-from peewee import OperationalError
-
 from puffle_accounts import clock, context, snapshots, teardown
 from puffle_accounts.account import Account
-from puffle_accounts.database import UNAVAILABLE, Database
+from puffle_accounts.database import BROKEN, UNAVAILABLE, Database
 from puffle_accounts.idempotency import LEASE_MARGIN, IdempotencyKeys, Lease
 from puffle_accounts.orphans import Ledger
 from puffle_accounts.plugins import Plugins
@@ -91,7 +89,7 @@ class Service:
         began = time.monotonic()
         try:
             return self._settle(account, left, partial, lease)
-        except OperationalError:
+        except BROKEN:
             if time.monotonic() - began > MOMENT:
                 raise
             time.sleep(MOMENT)

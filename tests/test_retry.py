@@ -14,9 +14,10 @@ from orphanage import called_for, failed, leave, ledger_of, record
 from support import only, plugin_of, wait_until
 
 from puffle_accounts import clock, database, hookimpl, plugins
-from puffle_accounts.database import UNAVAILABLE, Postgres
+from puffle_accounts.database import UNAVAILABLE
 from puffle_accounts.orphans import MOST_ATTEMPTS
 from puffle_accounts.plugins import Plugins
+from puffle_accounts.postgres import Postgres
 from puffle_accounts.retry import SIDE_BY_SIDE, Run
 from puffle_accounts.testing import account
 
