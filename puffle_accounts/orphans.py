@@ -51,9 +51,6 @@ WITH next AS (
 UPDATE orphans SET leased_until = ? WHERE id IN (SELECT id FROM next)
 RETURNING id, plugin, account_id, user_id, CAST(account AS TEXT), attempts, parked_at, request_id"""
 
-MAILBOX = ("email_address", "agentmail_inbox_id", "instantly_account_id")
-LIVE = "SELECT 1 FROM accounts WHERE NOT (type = 'linkedin' AND status IS ?) AND ({same}) LIMIT 1"
-
 log = logging.getLogger(__name__)
 
 
@@ -144,15 +141,6 @@ class Ledger:
                 *(plugin, clock.stamp(until)),
             ).fetchone()
         return counted[0]
-
-    def is_superseded(self, account: Account) -> bool:
-        """Whether a live account uses what an orphan of this one would tear down."""
-        same, ids = _same_resource(account)
-        if not same:
-            return False
-        with self.database.reading():
-            found = self.database.run(LIVE.replace("{same}", same), "disconnected", *ids)
-            return found.fetchone() is not None
 
     def forget(self, orphan: Claimed) -> None:
         """Delete an orphan of which nothing is left, unless a DELETE has failed again meanwhile."""
@@ -253,21 +241,6 @@ def orphan_id(plugin: str, account: Account) -> str:
 def _asked(failure: Outcome) -> timedelta:
     longest = LONGEST_RETRY_AFTER.total_seconds()
     return timedelta(seconds=min(failure.retry_after, longest))
-
-
-def _same_resource(account: Account) -> tuple[str, list[str]]:
-    """Return the condition, and its values, under which a row uses the same resource.
-
-    The ids of a mailbox are e-mail addresses, and Instantly knows one account by
-    either of two: so each is compared with each, without regard to case.
-    """
-    session, *mailbox = account.provider_ids
-    addresses = [value for value in mailbox if value and account.type != "linkedin"]
-    sessions = [session] if session and account.type != "email" else []
-    marks = ", ".join(["lower(?)"] * len(addresses))
-    conditions = [f"lower({name}) IN ({marks})" for name in MAILBOX if addresses]
-    conditions += ["provider_account_id = ?" for _ in sessions]
-    return " OR ".join(conditions), addresses * len(MAILBOX) + sessions
 
 
 def _claimed(row: Any, leased_until: str) -> Claimed:

@@ -15,6 +15,7 @@ from puffle_accounts import clock, context
 from puffle_accounts.database import UNAVAILABLE
 from puffle_accounts.orphans import Claimed, Ledger
 from puffle_accounts.plugins import Plugin, Plugins
+from puffle_accounts.superseded import is_superseded
 from puffle_accounts.teardown import Batch, Outcome
 from puffle_accounts.text import one_line
 
@@ -127,7 +128,7 @@ class Run:
             self._report("parked", orphan, 0, UNREADABLE)
             return False
         began = time.monotonic()
-        if self.ledger.is_superseded(orphan.account):
+        if is_superseded(self.ledger.database, orphan.account):
             self.ledger.forget(orphan)
             self._report("superseded", orphan, clock.ms_since(began))
             return False
