@@ -1,8 +1,7 @@
-"""Find the plugins, verify each, and isolate each implementation of the hook."""
+"""Find the plugins, verify each, and say what has to be called for an account."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 import sys
 from collections import defaultdict
@@ -10,26 +9,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, distributions
-from types import ModuleType
 from typing import Any
 
 import pluggy
 
-from puffle_accounts import hookspecs
 from puffle_accounts.account import Account
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.config import ConfigError
+from puffle_accounts.hookimpls import CHECK, TEARDOWN, BrokenPlugin, isolated, verify, wraps
 from puffle_accounts.hookspecs import GROUP, TeardownFailed
 from puffle_accounts.text import one_line
 from puffle_accounts.upstream import Upstream
 
-TEARDOWN, CHECK = "teardown_account", "check_provider"
-
 log = logging.getLogger(__name__)
-
-
-class BrokenPlugin(Exception):
-    """A plugin cannot be used; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +97,15 @@ class Plugins:
 
     def _isolate(self, account_type: str) -> list[Hook]:
         concerned = [p for p in self.active if p.problem or p.accepts(account_type)]
-        wrappers = [impl for p in concerned for impl in p.impls[TEARDOWN] if _wraps(impl)]
+        wrappers = [impl for p in concerned for impl in p.impls[TEARDOWN] if wraps(impl)]
         hooks = []
         for plugin in concerned:
             problem = f"plugin {plugin.name} cannot be used: {plugin.problem}"
             calls: list[Callable[..., Any]] = [_stand_in(problem)] if plugin.problem else []
             calls += [
-                _isolated(TEARDOWN, impl, wrappers)
+                isolated(TEARDOWN, impl, wrappers)
                 for impl in plugin.impls[TEARDOWN]
-                if not _wraps(impl)
+                if not wraps(impl)
             ]
             hooks += [Hook(plugin.name, call, plugin.bulkhead) for call in calls]
         return hooks
@@ -144,7 +136,7 @@ def load(
 def _installed() -> Iterator[EntryPoint]:
     """Return the group's entry points; a distribution that cannot be read hides no other.
 
-    As `entry_points()` does it, but for one whole traceback for any one of them.
+    With one of those, `entry_points()` returns none at all.
     """
     seen: set[str] = set()
     for distribution in distributions():
@@ -203,77 +195,9 @@ def _break(plugin: Plugin, error: BaseException) -> None:
     log.error("plugin.broken", extra={"plugin": plugin.name, "reason": plugin.problem})
 
 
-def verify(module: Any) -> dict[str, list[pluggy.HookImpl]]:
-    """Return the implementations of each hook in a module or object.
-
-    Looks in a manager of its own, since pluggy's checks are about a whole manager.
-
-    Raises:
-        BrokenPlugin: it could never be called as it should be.
-    """
-    manager = _manager()
-    try:
-        manager.register(module)
-        manager.check_pending()
-    except (pluggy.PluginValidationError, ValueError, TypeError) as error:
-        raise BrokenPlugin(str(error)) from error
-    impls = {name: getattr(manager.hook, name).get_hookimpls() for name in (TEARDOWN, CHECK)}
-    if not impls[TEARDOWN]:
-        raise BrokenPlugin(f"implements no {TEARDOWN}; is it marked with @hookimpl?")
-    for name, found in impls.items():
-        for impl in found:
-            _verify_callable(name, impl)
-    types = getattr(module, "ACCOUNT_TYPES", ())
-    usable = isinstance(types, Collection) and not isinstance(types, str)
-    if not usable or not all(isinstance(name, str) for name in types):
-        raise BrokenPlugin('ACCOUNT_TYPES must be a set of strings such as {"email"}')
-    return impls
-
-
 def checks(plugin: Plugin) -> list[Callable[..., Any]]:
     """Return the plugin's implementations of `check_provider`."""
-    return [_isolated(CHECK, impl, []) for impl in plugin.impls[CHECK] if not _wraps(impl)]
-
-
-def _verify_callable(name: str, impl: pluggy.HookImpl) -> None:
-    function = impl.function
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise BrokenPlugin(f"{name} is a coroutine, it would never run; use a plain function")
-    if inspect.isgeneratorfunction(function) and not _wraps(impl):
-        raise BrokenPlugin(f"{name} is a generator, it would never run; use a plain function")
-    if name == TEARDOWN and "account" not in impl.argnames and not _wraps(impl):
-        raise BrokenPlugin(f"{name} has a wrong signature: it must take account, without a default")
-    try:
-        inspect.signature(function).bind(*impl.argnames)  # pluggy passes nothing by keyword
-    except TypeError as error:
-        raise BrokenPlugin(f"{name} has a wrong signature: {error}") from error
-
-
-def _wraps(impl: pluggy.HookImpl) -> bool:
-    return impl.wrapper or impl.hookwrapper
-
-
-def _manager() -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
-    return manager
-
-
-def _isolated(
-    name: str, impl: pluggy.HookImpl, wrappers: list[pluggy.HookImpl]
-) -> Callable[..., Any]:
-    """Return a hook caller with this implementation alone and the wrappers around it.
-
-    pluggy's own `hook.x()` stops at the first exception, and its
-    `subset_hook_caller` without a plugin loses that plugin's wrappers too.
-    """
-    manager = _manager()
-    for each in (*wrappers, impl):
-        holder = ModuleType(each.plugin_name)  # equal to no other, even if it holds the same
-        setattr(holder, name, each.function)
-        manager.register(holder, str(id(holder)))
-    caller: pluggy.HookCaller = getattr(manager.hook, name)
-    return caller
+    return [isolated(CHECK, impl, []) for impl in plugin.impls[CHECK] if not wraps(impl)]
 
 
 def _stand_in(reason: str) -> Callable[..., Any]:

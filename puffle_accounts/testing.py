@@ -24,13 +24,14 @@ from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from puffle_accounts import plugins, teardown
+from puffle_accounts import hookimpls, plugins, teardown
 from puffle_accounts.account import Account
 from puffle_accounts.bulkhead import Bulkhead
+from puffle_accounts.hookimpls import BrokenPlugin
 from puffle_accounts.plugins import Plugin, Plugins
 from puffle_accounts.text import one_line
 
-__all__ = ["FakeProvider", "Request", "Result", "account", "call", "check"]
+__all__ = ["BrokenPlugin", "FakeProvider", "Request", "Result", "account", "call", "check"]
 
 
 def account(**values: Any) -> Account:
@@ -105,7 +106,7 @@ def check(plugin: Any) -> str | None:
 
 
 def _configured(plugin: Any) -> Plugins:
-    impls = plugins.verify(plugin)
+    impls = hookimpls.verify(plugin)
     only = Plugins([Plugin("plugin-under-test", "", Bulkhead(8), module=plugin, impls=impls)])
     plugins.configure(only, os.environ)
     return only

@@ -27,8 +27,9 @@ from werkzeug.http import HTTP_STATUS_CODES
 from puffle_accounts import auth, clock, database, hookimpl, schema
 from puffle_accounts.app import create_app
 from puffle_accounts.bulkhead import Bulkhead
+from puffle_accounts.hookimpls import verify
 from puffle_accounts.models import MODELS, AccountRow, Orphan
-from puffle_accounts.plugins import Plugin, Plugins, verify
+from puffle_accounts.plugins import Plugin, Plugins
 from puffle_accounts.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support import ROOT, only
 
-from puffle_accounts import Account, TeardownFailed, hookspecs, plugins, testing
+from puffle_accounts import Account, TeardownFailed, hookspecs, testing
 from puffle_accounts.config import Config
 from puffle_accounts.hookspecs import GROUP
 from puffle_accounts.orphans import MOST_ATTEMPTS
@@ -122,7 +122,7 @@ def test_the_pages_example_of_each_hook_does_what_it_says(page, tmp_path):
 
 def test_the_pages_wrapper_can_be_used(page, events):
     timing = load(page, "puffle_timing")
-    timing.works = plugins.hookspecs.hookimpl(lambda account: "done", specname="teardown_account")
+    timing.works = hookspecs.hookimpl(lambda account: "done", specname="teardown_account")
     assert call(timing, account()).said == "done"
     assert [event for event, _ in events() if event.startswith("took ")]
 

@@ -10,7 +10,8 @@ import pytest
 from support import only, plugin_of, write_distribution
 
 from puffle_accounts import TeardownFailed, hookimpl, plugins, teardown
-from puffle_accounts.plugins import BrokenPlugin, Plugins
+from puffle_accounts.hookimpls import BrokenPlugin
+from puffle_accounts.plugins import Plugins
 from puffle_accounts.testing import account
 
 IMPORT = "from puffle_accounts import TeardownFailed, hookimpl\n"

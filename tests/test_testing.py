@@ -10,8 +10,7 @@ import pytest
 import requests
 
 from puffle_accounts import Account, TeardownFailed, hookimpl, testing
-from puffle_accounts.plugins import BrokenPlugin
-from puffle_accounts.testing import FakeProvider, Result, account, call, check
+from puffle_accounts.testing import BrokenPlugin, FakeProvider, Result, account, call, check
 
 PLUGIN = """
 from puffle_accounts import hookimpl
