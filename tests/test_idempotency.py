@@ -445,3 +445,15 @@ def test_a_client_that_repeats_by_itself_when_an_answer_is_lost(
     row = live.row(account)
     assert (row and row["status"]) == status
     assert len(live.sandbox.calls) == 1
+
+
+def test_a_machine_that_has_no_thread_left_for_the_sweep_still_serves(live, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "idempotency-sweep":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert live.delete(live.add_linkedin(), Idempotency_Key="k").status_code == 200

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from click.testing import Result
-from support import APPLIED, MIGRATIONS, invoke, only, run, wait_until
+from support import APPLIED, MIGRATIONS, ROOT, invoke, only, run, wait_until
 
 from puffle_accounts import clock, database, schema
 
@@ -249,6 +249,32 @@ def test_a_role_that_may_not_migrate_gets_one_line_and_nothing_is_half_done(post
     assert refused.exit_code == 1
     assert refused.stderr == "Error: database: must be owner of table accounts\n"
     assert tables(postgres_url) == {"accounts"}
+
+
+@only("postgresql")
+def test_the_rights_that_the_readme_grants_are_enough_for_all_but_upgrade(stack, gunicorn):
+    role = f"puffle_{uuid.uuid4().hex[:8]}"
+    readme = (ROOT / "README.md").read_text()
+    [grants] = re.findall(r"^```sql\n(GRANT.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    execute(stack.database_url, f"CREATE ROLE {role} LOGIN", grants.replace("puffle;", f"{role};"))
+    url = stack.environ["DATABASE_URL"].replace("//postgres:@", f"//{role}@")
+    gunicorn(DATABASE_URL=url)
+    stack.sandbox.behave("unipile", "fail")
+    accounts = [stack.add_linkedin(), stack.add_linkedin(status="disconnected"), stack.add_email()]
+    for account in accounts:
+        assert stack.delete(account, Idempotency_Key=account).status_code == 200
+    stack.sandbox.behave("unipile", "ok")
+    for command in (
+        "orphans retry",
+        "orphans list",
+        f"keys create {USER}",
+        "keys revoke 1",
+        "db status",
+        "check",
+    ):
+        ended = stack.command(*command.split(), DATABASE_URL=url)
+        assert ended.returncode == 0, (command, ended.stdout, ended.stderr)
+    execute(stack.database_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 def test_who_holds_the_accounts_table_is_waited_for_but_not_for_ever(postgres_url):
