@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import requests
 from support import COLUMN_OF
@@ -31,10 +33,9 @@ def test_kill_9_at_random_instants_of_200_deletes_loses_nothing(stack, gunicorn,
     ):
         for kills in [*[True] * KILLS, False]:
             server = gunicorn("--workers", "2", PUFFLE_TEARDOWN_TIMEOUT="0.4")
-            if kills:
-                threading.Timer(random.uniform(0.1, 0.6), server.kill).start()
+            heard_of = _kill_at_random(server, len(unanswered)) if kills else _ignore
             with ThreadPoolExecutor(AT_ONCE) as clients:
-                answers = list(clients.map(lambda a: _delete(stack, a), unanswered))
+                answers = list(clients.map(partial(_delete, stack, heard_of), unanswered))
             interrupted += answers.count("interrupted")
             assert set(answers) <= {200, 404, *BROKEN}  # 404: done, but unheard
             heard = dict(zip(unanswered, answers, strict=True))
@@ -80,9 +81,29 @@ def _resources(row: dict) -> set[tuple[str, str]]:
     return {(provider, row[column]) for provider, column in COLUMN_OF.items() if row[column]}
 
 
-def _delete(stack, account_id: str) -> int | str:
+def _kill_at_random(server, expected: int) -> Callable[[object], None]:
+    """Return what to call with each answer; it ends the server within the first third of them.
+
+    By answers and not by the clock, so that however fast they come DELETEs are under way.
+    """
+    answers, last = itertools.count(1), random.randint(1, expected // 3)
+
+    def heard_of(answer: object) -> None:
+        if next(answers) == last:
+            threading.Timer(random.uniform(0, 0.01), server.kill).start()
+
+    return heard_of
+
+
+def _ignore(answer: object) -> None:
+    pass
+
+
+def _delete(stack, heard_of: Callable[[object], None], account_id: str) -> int | str:
     try:
-        return stack.delete(account_id).status_code
+        answer = stack.delete(account_id)
+        heard_of(answer)
+        return answer.status_code
     except requests.RequestException as error:
         return "refused" if "refused" in str(error) else "interrupted"
 
