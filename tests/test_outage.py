@@ -55,8 +55,7 @@ def test_a_restart_under_load_costs_no_more_than_what_was_in_flight(
     assert [client.exception() for client in clients] == [None] * CLIENTS
     assert set(statuses) <= {200, 404, 500, 503}
     assert statuses.count(500) <= CLIENTS
-    last = statuses[-10:]
-    assert set(last) == {404}, "back by itself, and for good"
+    assert set(statuses[-10:]) <= {200, 404}, "back by itself, and for good"
 
 
 @only("sqlite")
