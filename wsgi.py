@@ -1,12 +1,5 @@
-"""What gunicorn serves."""
+"""What gunicorn and `flask --app wsgi` serve from a checkout; it stands in the package."""
 
-import sys
+from puffle_accounts.wsgi import app
 
-from puffle_accounts.app import create_app
-from puffle_accounts.config import ConfigError
-
-try:
-    app = create_app()
-except ConfigError as error:
-    print(f"puffle-accounts: {error}", file=sys.stderr)
-    sys.exit(4)  # gunicorn's APP_LOAD_ERROR: halt instead of restarting the worker for ever
+__all__ = ["app"]

@@ -6,7 +6,7 @@ from flask.cli import ScriptInfo
 
 from puffle_accounts.app import create_app
 from puffle_accounts.cli import COMMANDS
-from puffle_accounts.terminal import Group
+from puffle_accounts.cli.terminal import Group
 
 
 def main() -> None:

@@ -9,9 +9,11 @@ from flask import Flask, Request
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import MapAdapter
 
-from puffle_accounts import cli, database, logs, plugins, problems, views
+from puffle_accounts import cli, database, logs
+from puffle_accounts.api import problems, views
 from puffle_accounts.config import Config
-from puffle_accounts.models import MODELS
+from puffle_accounts.database.models import MODELS
+from puffle_accounts.hooks import registry
 from puffle_accounts.service import Service
 from puffle_accounts.text import hide_secrets_of
 
@@ -44,8 +46,8 @@ def create_app(environ: Mapping[str, str] | None = None) -> Flask:
     logs.configure(config.log_format)
     store = database.connect(config.database_url)
     store.bind(MODELS)
-    loaded = plugins.load(config.plugin_calls, config.disabled_plugins)
-    plugins.configure(loaded, environ)
+    loaded = registry.load(config.plugin_calls, config.disabled_plugins)
+    registry.configure(loaded, environ)
     service = Service(store, loaded, config.teardown_timeout)
 
     app = PathRouted("puffle_accounts", static_folder=None)

@@ -1,7 +1,7 @@
 """The service's configuration, read from the environment once, at the start.
 
 Imported by gunicorn's master before a worker patches the standard library, so
-it imports nothing but the standard library.
+it imports nothing but the standard library and what does so too.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from puffle_accounts.errors import ConfigError
+
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 SCHEMES = {"sqlite": SQLITE, "postgresql": POSTGRESQL, "postgres": POSTGRESQL}
 LONGEST_TIMEOUT = 3600.0
+GRACE = 5.0  # seconds beyond the teardown deadline: for the row change and the answer
 
 # What libpq reads after the scheme; a character that ends a part is escaped inside another.
 _HOST = r"(\[[^]\s]+\]|[^][:/?#@,\s]*)(:\d{1,5})?"
 _POSTGRESQL = re.compile(
     rf"(?!.*%(?![0-9a-fA-F]{{2}}))([^/?#@\s]*@)?{_HOST}(,{_HOST})*(/[^?#\s]*)?(\?[^#\s]*)?"
 )
-
-
-class ConfigError(Exception):
-    """A variable of the environment cannot be used; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +48,15 @@ class Config:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
-        """Read and check every variable, the providers' included.
+        """Read and check every variable but the plugins' own.
 
         Raises:
             ConfigError: a value cannot be used.
         """
-        for name in ("UNIPILE", "INSTANTLY", "AGENTMAIL"):
-            secret(environ, f"{name}_API_KEY")
-            url(environ, f"{name}_BASE_URL")
-        host(environ, "UNIPILE_DSN")
         return cls(
             database_url=_database_url(environ),
             teardown_timeout=_seconds(environ, "PUFFLE_TEARDOWN_TIMEOUT", cls.teardown_timeout),
-            plugin_calls=_count(environ, "PUFFLE_PLUGIN_CALLS", cls.plugin_calls),
+            plugin_calls=count(environ, "PUFFLE_PLUGIN_CALLS", cls.plugin_calls),
             disabled_plugins=_names(environ, "PUFFLE_DISABLED_PLUGINS"),
             log_format=log_format(environ),
         )
@@ -108,6 +103,20 @@ def host(environ: Mapping[str, str], name: str) -> str | None:
     if value and ("/" in value or not _is_url(f"https://{value}")):
         raise ConfigError(f"{name} must be a host and port such as api8.unipile.com:13851")
     return value
+
+
+def count(environ: Mapping[str, str], name: str, default: int) -> int:
+    """Return a whole number above 0.
+
+    Raises:
+        ConfigError: it is anything else.
+    """
+    value = text(environ, name)
+    if value is None:
+        return default
+    if not (value.isascii() and value.isdigit() and int(value[:9]) > 0 and len(value) < 9):
+        raise ConfigError(f"{name} must be a whole number above 0")
+    return int(value)
 
 
 def log_format(environ: Mapping[str, str]) -> str:
@@ -170,15 +179,6 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
     if not 0 < seconds <= LONGEST_TIMEOUT:
         raise ConfigError(f"{name} must be a number of seconds above 0 and up to 3600")
     return seconds
-
-
-def _count(environ: Mapping[str, str], name: str, default: int) -> int:
-    value = text(environ, name)
-    if value is None:
-        return default
-    if not (value.isascii() and value.isdigit() and int(value[:9]) > 0 and len(value) < 9):
-        raise ConfigError(f"{name} must be a whole number above 0")
-    return int(value)
 
 
 def _names(environ: Mapping[str, str], name: str) -> frozenset[str]:

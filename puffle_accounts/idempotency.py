@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from puffle_accounts import clock
 from puffle_accounts.database import UNAVAILABLE, Database
+from puffle_accounts.errors import InvalidKey, KeyInUse, KeyReused
 
 REMEMBERED = timedelta(hours=24)
 LEASE_MARGIN = 10.0  # seconds beyond the teardown deadline
@@ -35,18 +36,6 @@ FREE = "DELETE FROM idempotency_keys WHERE token = ? AND finished_at IS NULL"
 SWEEP = "DELETE FROM idempotency_keys WHERE leased_until <= ?"
 
 log = logging.getLogger(__name__)
-
-
-class InvalidKey(ValueError):
-    """The header does not hold a usable key."""
-
-
-class KeyInUse(Exception):
-    """A request with this key is being worked on."""
-
-
-class KeyReused(Exception):
-    """This key was used, or is in use, for another account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +86,12 @@ class IdempotencyKeys:
         now, token = clock.now(), secrets.token_hex(16)
         try:
             with self.database.writing():
-                self.database.run(
+                self.database.sql(
                     CLAIM,
                     *(user_id, key, account_id, token, clock.stamp(now + self.lease)),
                     *(clock.stamp(now), clock.stamp(now - REMEMBERED)),
                 )
-                holder = self.database.run(HOLDER, user_id, key).fetchone()
+                holder = self.database.sql(HOLDER, user_id, key).fetchone()
         except UNAVAILABLE:  # the answer alone may have been lost
             self.free(Lease(token))
             raise
@@ -123,22 +112,22 @@ class IdempotencyKeys:
         Raises:
             KeyInUse: another request has taken the key over; the transaction must not be.
         """
-        done = self.database.run(FINISH, clock.stamp(clock.now()), teardown_status, lease.token)
+        done = self.database.sql(FINISH, clock.stamp(clock.now()), teardown_status, lease.token)
         if not done.rowcount:
             raise KeyInUse
 
     def free(self, lease: Lease) -> None:
         """Give the key back; where the database is away, the lease runs out by itself."""
         try:
-            with self.database.statement():
-                self.database.run(FREE, lease.token)
+            with self.database.autocommitting():
+                self.database.sql(FREE, lease.token)
         except UNAVAILABLE as error:
             log.warning("idempotency.not_freed", extra={"reason": type(error).__name__})
 
     def sweep(self) -> None:
         """Delete the keys that are no longer remembered."""
-        with self.database.statement():
-            self.database.run(SWEEP, clock.stamp(clock.now() - REMEMBERED - self.lease))
+        with self.database.autocommitting():
+            self.database.sql(SWEEP, clock.stamp(clock.now() - REMEMBERED - self.lease))
 
 
 class Sweeper:

@@ -9,19 +9,16 @@ from datetime import timedelta
 from puffle_accounts import clock, context, snapshots, teardown
 from puffle_accounts.account import Account
 from puffle_accounts.database import BROKEN, UNAVAILABLE, Database
+from puffle_accounts.errors import DeleteFailed
+from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.idempotency import LEASE_MARGIN, IdempotencyKeys, Lease
-from puffle_accounts.orphans import Ledger
-from puffle_accounts.plugins import Plugins
+from puffle_accounts.orphans.ledger import Ledger
 from puffle_accounts.teardown import Outcome
 
 ROUNDS = 3
 MOMENT = 1.0  # seconds: what fails sooner is a broken connection, and one may be had by then
 
 log = logging.getLogger(__name__)
-
-
-class DeleteFailed(Exception):
-    """The row could not be deleted or updated; nothing is stored, and the row says so."""
 
 
 class Service:
@@ -101,7 +98,7 @@ class Service:
         """Change the row, or return what it has become meanwhile; and whether something is left."""
         soft = _is_soft(account)
         change = snapshots.disconnect_unchanged if soft else snapshots.delete_unchanged
-        with self.database.writing() if left or lease else self.database.statement():
+        with self.database.writing() if left or lease else self.database.autocommitting():
             current = None if change(self.database, account) else self._read(account)
             if current and soft and current.is_disconnected:
                 current = None  # somebody else was first

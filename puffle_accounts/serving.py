@@ -1,17 +1,28 @@
-"""What gunicorn needs to know of this service. Imported by its master, before gevent patches."""
+"""How gunicorn runs the service: `gunicorn --config python:puffle_accounts.serving`.
+
+Imported by gunicorn's master. Gevent patches in each worker before the application is
+loaded, so nothing is patched here, and nothing that uses TLS, no database driver and no
+plugin may be imported: what was imported before the patch keeps the unpatched classes.
+For the same reason there is no preload. Every name here that gunicorn knows is a setting.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from importlib.util import find_spec
+from math import ceil
 from typing import Any, NoReturn
 
 from gunicorn.glogging import Logger as GunicornLogger
 
-from puffle_accounts.config import Config, ConfigError, log_format, text
+from puffle_accounts.config import GRACE, Config, count, log_format, text
+from puffle_accounts.errors import ConfigError
 from puffle_accounts.logs import formatter
 
-GRACE = 5.0  # seconds beyond the teardown deadline: for the row change and the answer
+APP_LOAD_ERROR = 4  # the exit status by which gunicorn says that the application cannot be loaded
+REHEARSAL = "import logging; logging.disable(); import puffle_accounts.wsgi"
 
 
 class Logger(GunicornLogger):
@@ -24,41 +35,89 @@ class Logger(GunicornLogger):
             handler.setFormatter(ours)
 
 
-def teardown_timeout() -> float:
-    """Return the configured teardown deadline in seconds, or end with one line."""
-    return _config().teardown_timeout
-
-
 def on_starting(server: Any) -> None:
-    """Check the configuration once, in the master, before any worker is there.
+    """Look, in the master, whether the settings go together.
 
     Raises:
-        SystemExit: a value cannot be used, or two contradict each other.
+        SystemExit: they contradict each other.
     """
-    config, settings = _config(), server.cfg
-    if settings.graceful_timeout <= config.teardown_timeout:
+    settings, ours = server.cfg, _read_environment()
+    if settings.graceful_timeout <= ours.teardown_timeout:
         _refuse(
             f"graceful_timeout ({settings.graceful_timeout} s) must exceed"
-            f" PUFFLE_TEARDOWN_TIMEOUT ({config.teardown_timeout:g} s),"
+            f" PUFFLE_TEARDOWN_TIMEOUT ({ours.teardown_timeout:g} s),"
             " or a restart cuts off requests that wait for a provider"
         )
     if settings.worker_class_str == "gthread":
         if text(os.environ, "PUFFLE_PLUGIN_CALLS") is None:
             os.environ["PUFFLE_PLUGIN_CALLS"] = str(max(1, settings.threads // 2))
-        if _config().plugin_calls >= settings.threads > 1:
+        if _read_environment().plugin_calls >= settings.threads > 1:
             server.log.warning(
                 "PUFFLE_PLUGIN_CALLS should be below the number of threads,"
                 " or a hung provider takes them all"
             )
 
 
-def _config() -> Config:
+def _read_environment() -> Config:
     try:
         return Config.from_environ(os.environ)
     except ConfigError as error:
         _refuse(str(error))
 
 
+def _rehearse() -> None:
+    """Load the application in a process of its own, to end with one line if it refuses to start.
+
+    Plugins read their own variables, and the master must not import them; each worker would say
+    the same again, in the middle of gunicorn's own lines.
+    """
+    command = (sys.executable, "-c", REHEARSAL)
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if ended.returncode == APP_LOAD_ERROR:
+        sys.stderr.write(ended.stderr)
+        sys.exit(APP_LOAD_ERROR)
+
+
 def _refuse(reason: str) -> NoReturn:
     print(f"puffle-accounts: {reason}", file=sys.stderr)
-    sys.exit(4)
+    sys.exit(APP_LOAD_ERROR)
+
+
+def _processes() -> int:
+    try:
+        return count(os.environ, "WEB_CONCURRENCY", os.cpu_count() or 1)
+    except ConfigError as error:
+        _refuse(str(error))
+
+
+# Requests wait for providers. Greenlets that wait cost memory alone (docs/scaling.md), so
+# gevent serves half as many again as threads and has no cap at threads / latency.
+worker_class = "gevent" if find_spec("gevent") else "gthread"
+workers = _processes()
+
+# gthread only: twice what the bulkhead admits per plugin, so that a hung provider
+# leaves half of them. More than needed costs throughput.
+threads = 64
+
+# gevent only: requests in flight per worker, beyond which new ones wait in the backlog.
+worker_connections = 2000
+
+# In this order: provider's own clock < teardown deadline < graceful < gateway in front.
+graceful_timeout = ceil(_read_environment().teardown_timeout + GRACE)
+
+# A worker whose loop is silent for so long is stuck in a plugin that computes.
+timeout = 60
+
+# Longer than a gateway keeps its connections, so that it is never the one surprised.
+keepalive = 75
+
+# One socket per user in the home directory: two instances would fight for it.
+control_socket_disable = True
+
+# The route is the path alone: no header of a peer may change it, not even of one on loopback.
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
+
+logger_class = Logger
+
+_rehearse()

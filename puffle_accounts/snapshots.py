@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 def read(database: Database, account_id: str, user_id: str) -> Account | None:
     """Return the snapshot of a user's account, `None` if there is none."""
-    row = database.run(READ, account_id, user_id).fetchone()
+    row = database.sql(READ, account_id, user_id).fetchone()
     return row and from_row(row)
 
 
@@ -77,13 +77,13 @@ READ_AS: dict[str, Callable[[Any], Any]] = {
 
 def delete_unchanged(database: Database, account: Account) -> bool:
     """Delete the row if it is still what the snapshot says; return whether it was."""
-    return bool(database.run(DELETE, *_unchanged(account)).rowcount)
+    return bool(database.sql(DELETE, *_unchanged(account)).rowcount)
 
 
 def disconnect_unchanged(database: Database, account: Account) -> bool:
     """Soft-delete the row if it is still what the snapshot says; return whether it was."""
     now = clock.stamp(clock.now())
-    return bool(database.run(DISCONNECT, now, *_unchanged(account)).rowcount)
+    return bool(database.sql(DISCONNECT, now, *_unchanged(account)).rowcount)
 
 
 def _unchanged(account: Account) -> tuple[str | None, ...]:

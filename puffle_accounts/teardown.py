@@ -14,8 +14,8 @@ from typing import Any
 
 from puffle_accounts import clock, context
 from puffle_accounts.account import Account
-from puffle_accounts.hookspecs import TeardownFailed
-from puffle_accounts.plugins import Hook
+from puffle_accounts.errors import TeardownFailed
+from puffle_accounts.hooks.registry import Hook
 from puffle_accounts.text import one_line
 
 log = logging.getLogger(__name__)

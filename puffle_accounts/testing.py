@@ -24,11 +24,12 @@ from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from puffle_accounts import hookimpls, plugins, teardown
+from puffle_accounts import teardown
 from puffle_accounts.account import Account
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.hookimpls import BrokenPlugin
-from puffle_accounts.plugins import Plugin, Plugins
+from puffle_accounts.errors import BrokenPlugin
+from puffle_accounts.hooks import hookimpls, registry
+from puffle_accounts.hooks.registry import Plugin, Plugins
 from puffle_accounts.text import one_line
 
 __all__ = ["BrokenPlugin", "FakeProvider", "Request", "Result", "account", "call", "check"]
@@ -96,7 +97,7 @@ def check(plugin: Any) -> str | None:
     Raises:
         BrokenPlugin: the service could not use the plugin.
     """
-    asks = plugins.checks(_configured(plugin).all[0])
+    asks = registry.checks(_configured(plugin).all[0])
     try:
         for ask in asks:
             ask()
@@ -108,7 +109,7 @@ def check(plugin: Any) -> str | None:
 def _configured(plugin: Any) -> Plugins:
     impls = hookimpls.verify(plugin)
     only = Plugins([Plugin("plugin-under-test", "", Bulkhead(8), module=plugin, impls=impls)])
-    plugins.configure(only, os.environ)
+    registry.configure(only, os.environ)
     return only
 
 

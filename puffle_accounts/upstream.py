@@ -34,7 +34,7 @@ from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from puffle_accounts import clock, config, context
 from puffle_accounts.connections import Connections, give_up_at
-from puffle_accounts.hookspecs import TeardownFailed
+from puffle_accounts.errors import UpstreamFailed
 
 __all__ = ["Upstream", "UpstreamFailed"]
 
@@ -47,12 +47,6 @@ MOST_BODY = 8192  # bytes; an error message needs no more
 TEMPORARY = frozenset({408, 409, 425, 429})
 BODY_DECIDES = frozenset({403, 404})  # what these mean stands in their body alone
 CODE = re.compile(r"[\w./-]{1,64}", re.ASCII)
-
-
-class UpstreamFailed(TeardownFailed):
-    """The provider did not do it; `status` is its HTTP status if it answered at all."""
-
-    status: int | None = None
 
 
 class Upstream:

@@ -14,8 +14,8 @@ from support import Gunicorn, Stack, postgres_server
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from puffle_accounts.app import create_app
-from puffle_accounts.hookspecs import GROUP
-from puffle_accounts.sandbox import Sandbox
+from puffle_accounts.demo.sandbox import Sandbox
+from puffle_accounts.hooks.hookspecs import GROUP
 
 numbers = itertools.count()
 

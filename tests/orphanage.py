@@ -9,8 +9,8 @@ from support import COLUMN_OF, Stack
 
 from puffle_accounts import Account
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.orphans import Ledger
-from puffle_accounts.plugins import Hook
+from puffle_accounts.hooks.registry import Hook
+from puffle_accounts.orphans.ledger import Ledger
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.testing import account
 

@@ -24,13 +24,14 @@ from click.testing import Result
 from playhouse.shortcuts import model_to_dict
 from werkzeug.http import HTTP_STATUS_CODES
 
-from puffle_accounts import auth, clock, database, hookimpl, schema
+from puffle_accounts import clock, database, hookimpl, keys
 from puffle_accounts.app import create_app
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.hookimpls import verify
-from puffle_accounts.models import MODELS, AccountRow, Orphan
-from puffle_accounts.plugins import Plugin, Plugins
-from puffle_accounts.sandbox import Sandbox
+from puffle_accounts.database import schema
+from puffle_accounts.database.models import MODELS, AccountRow, Orphan
+from puffle_accounts.demo.sandbox import Sandbox
+from puffle_accounts.hooks.hookimpls import verify
+from puffle_accounts.hooks.registry import Plugin, Plugins
 
 ROOT = Path(__file__).parents[1]
 MIGRATIONS = ("0001_initial", "0002_live_accounts", "0003_verbatim_snapshots")
@@ -160,7 +161,7 @@ class Stack:
         schema.upgrade(self.database)
         self.user_id = str(uuid.uuid4())
         with self.database.writing():
-            self.key = auth.create(self.user_id, "tests")
+            self.key = keys.create(self.user_id, "tests")
         self.environ = {
             **sandbox.environment,
             "DATABASE_URL": database_url,
@@ -215,7 +216,7 @@ class Stack:
     def sql(self, statement: str, *params):
         """Execute one statement; return its rows if it has any."""
         with self.database.writing():
-            cursor = self.database.run(statement, *params)
+            cursor = self.database.sql(statement, *params)
             return cursor.fetchall() if cursor.description else []
 
     # The service

@@ -4,8 +4,8 @@ import pytest
 import requests
 from support import assert_problem, only
 
-from puffle_accounts import auth
-from puffle_accounts.models import ApiKey
+from puffle_accounts import keys
+from puffle_accounts.database.models import ApiKey
 
 NO_TOKEN = ["", "Bearer", "Bearer ", "Basic dXNlcjpwYXNz", "Token {key}", "{key}", "BearerX {key}"]
 BAD_TOKEN = [
@@ -32,8 +32,8 @@ BAD_TOKEN = [
 @pytest.fixture
 def revoked(live) -> str:
     with live.database.writing():
-        key = auth.create(live.user_id, "lost with the laptop")
-        assert auth.revoke(ApiKey.get(ApiKey.name == "lost with the laptop").id)
+        key = keys.create(live.user_id, "lost with the laptop")
+        assert keys.revoke(ApiKey.get(ApiKey.name == "lost with the laptop").id)
     return key
 
 

@@ -16,7 +16,7 @@ from support import ROOT, only, plugin_of, wait_until, write_distribution
 
 from puffle_accounts import hookimpl, teardown
 from puffle_accounts.bulkhead import PATIENCE, Bulkhead
-from puffle_accounts.plugins import Plugins
+from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.testing import account
 
 FAR = 60.0  # seconds: a deadline that nobody in these tests reaches

@@ -9,7 +9,8 @@ import pytest
 from support import only, run
 
 from puffle_accounts.app import create_app
-from puffle_accounts.config import Config, ConfigError
+from puffle_accounts.config import Config
+from puffle_accounts.errors import ConfigError
 
 REFUSED = {
     "DATABASE_URL": [

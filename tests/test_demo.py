@@ -20,7 +20,7 @@ import requests
 from click.testing import CliRunner
 from support import free_port, run, wait_until
 
-from puffle_accounts.cli import demo_
+from puffle_accounts.cli.demo import demo as demo_command
 
 CTRL_C = b"\x03"
 
@@ -210,6 +210,6 @@ def test_a_taken_port_is_one_line(tmp_path):
     ],
 )
 def test_a_bad_argument_is_refused_at_once(arguments):
-    refused = CliRunner().invoke(demo_, arguments)
+    refused = CliRunner().invoke(demo_command, arguments)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert refused.stderr.splitlines()[-1].startswith("Error: ")

@@ -255,7 +255,7 @@ def test_whatever_the_default_isolation_is_a_row_may_change_under_a_reader(postg
     given = "&options=-c%20default_transaction_isolation%3Dserializable"
     store = connect(postgres_url + given)
     with store.writing():
-        assert store.run("SHOW transaction_isolation").fetchone() == ("read committed",)
+        assert store.sql("SHOW transaction_isolation").fetchone() == ("read committed",)
     store.close_all()
 
 
@@ -263,5 +263,5 @@ def test_what_libpq_reads_from_the_environment_counts(postgres_url, monkeypatch)
     monkeypatch.setenv("PGOPTIONS", "-c search_path=tenant")
     store = connect(postgres_url)
     with store.reading():
-        assert store.run("SHOW search_path").fetchone() == ("tenant",)
+        assert store.sql("SHOW search_path").fetchone() == ("tenant",)
     store.close_all()

@@ -15,13 +15,13 @@ from support import assert_problem, only, wait_until
 from urllib3 import Retry
 from wire import Wire
 
-from puffle_accounts import auth, clock
-from puffle_accounts.models import IdempotencyKey
+from puffle_accounts import clock, keys
+from puffle_accounts.database.models import IdempotencyKey
 
 LONG_AGO = clock.stamp(clock.now() - timedelta(days=1000))
 
 
-def keys(stack):
+def stored_keys(stack):
     """Return the rows of `idempotency_keys`."""
     with stack.database.reading():
         return list(IdempotencyKey.select().dicts())
@@ -94,7 +94,8 @@ def test_any_other_key_is_refused_before_anything_is_done(live, key):
     account = live.add_linkedin()
     answer = live.delete(account, Idempotency_Key=key.encode("latin-1"))
     assert_problem(answer, 400, "invalid_idempotency_key")
-    assert (live.row(account)["status"], live.sandbox.calls, keys(live)) == ("connected", [], [])
+    assert live.row(account)["status"] == "connected"
+    assert (live.sandbox.calls, stored_keys(live)) == ([], [])
 
 
 # Once it has answered 200
@@ -158,7 +159,7 @@ def test_a_used_key_is_refused_for_another_account_even_one_that_never_was(live)
 def test_a_key_belongs_to_one_user(live):
     other_user = str(uuid.uuid4())
     with live.database.writing():
-        other_api_key = auth.create(other_user, "other")
+        other_api_key = keys.create(other_user, "other")
     mine, theirs = live.add_linkedin(), live.add_linkedin(user_id=other_user)
     assert not is_replay(live.delete(mine, Idempotency_Key="k"))
     assert not is_replay(live.delete(theirs, key=other_api_key, Idempotency_Key="k"))
@@ -169,7 +170,7 @@ def test_a_key_belongs_to_one_user(live):
 
 def test_a_key_belongs_to_the_user_and_not_to_one_api_key(live):
     with live.database.writing():
-        second_api_key = auth.create(live.user_id, "second")
+        second_api_key = keys.create(live.user_id, "second")
     account = live.add_linkedin()
     assert not is_replay(live.delete(account, Idempotency_Key="k"))
     assert is_replay(live.delete(account, key=second_api_key, Idempotency_Key="k"))
@@ -187,7 +188,7 @@ def test_401_and_400_come_before_the_key(live):
 
 def test_a_404_frees_the_key(live):
     assert_problem(live.delete(str(uuid.uuid4()), Idempotency_Key="k"), 404, "account_not_found")
-    assert keys(live) == []
+    assert stored_keys(live) == []
     assert not is_replay(live.delete(live.add_linkedin(), Idempotency_Key="k"))
 
 
@@ -240,7 +241,7 @@ def test_the_lease_lasts_for_the_teardown_deadline_and_ten_seconds(live, working
     working(live.add_linkedin(), Idempotency_Key="k")
     after = clock.now()
     lease = timedelta(seconds=float(live.environ["PUFFLE_TEARDOWN_TIMEOUT"]) + 10)
-    (key,) = keys(live)
+    (key,) = stored_keys(live)
     assert before + lease <= key["leased_until"] <= after + lease
 
 
@@ -281,7 +282,7 @@ def test_who_lost_the_lease_answers_409_and_changes_nothing(live, working, mode)
     live.sandbox.behave("unipile", mode)
     assert_problem(first.result(), 409, "idempotency_key_in_use")
     assert (live.row(account), live.orphans()) == (before, [])
-    assert [key["token"] for key in keys(live)] == ["of the next one"]
+    assert [key["token"] for key in stored_keys(live)] == ["of the next one"]
 
 
 def test_of_two_that_worked_under_one_key_one_alone_answers_200(live, working):
@@ -303,7 +304,7 @@ def test_a_request_that_fails_late_does_not_free_its_successors_key(live, workin
     live.sql("ALTER TABLE accounts RENAME TO elsewhere")
     live.sandbox.behave("unipile", "ok")
     assert_problem(first.result(), 500, "delete_failed")
-    assert [key["token"] for key in keys(live)] == ["of the next one"]
+    assert [key["token"] for key in stored_keys(live)] == ["of the next one"]
 
 
 def test_where_the_answer_cannot_be_remembered_the_row_is_not_changed(live, working):
@@ -352,7 +353,7 @@ def test_forgotten_keys_are_deleted_by_and_by_and_remembered_ones_stay(live):
             *((None, None) if key == "abandoned" else (then, "complete")),
         )
     live.delete(live.add_linkedin(), Idempotency_Key="new")
-    wait_until(lambda: {key["key"] for key in keys(live)} == {"recent", "new"})
+    wait_until(lambda: {key["key"] for key in stored_keys(live)} == {"recent", "new"})
 
 
 # Two workers, kill -9, and a network that loses answers
@@ -383,7 +384,7 @@ def test_fifty_at_once_through_two_servers_do_the_work_once(stack, gunicorn):
 def no_commits(stack, account):
     """Keep everybody else from changing the account's row."""
     with contextlib.suppress(InterruptedError), stack.database.writing():
-        stack.database.run("UPDATE accounts SET status = status WHERE id = ?", account)
+        stack.database.sql("UPDATE accounts SET status = status WHERE id = ?", account)
         yield
         raise InterruptedError  # roll back
 

@@ -16,9 +16,10 @@ from schemathesis.checks import (
 )
 from support import only
 
-from puffle_accounts.problems import DETAILS, Problem, response
+from puffle_accounts.api.problems import DETAILS, response
+from puffle_accounts.errors import Problem
 
-DOCUMENT = yaml.safe_load((files("puffle_accounts") / "openapi.yaml").read_text("utf-8"))
+DOCUMENT = yaml.safe_load((files("puffle_accounts.api") / "openapi.yaml").read_text("utf-8"))
 PATH = "/api/accounts/{id}"
 RESPONSES = DOCUMENT["paths"][PATH]["delete"]["responses"]
 NOT_OF_THE_OPERATION = {"method_not_allowed"}  # of other methods, told in the description

@@ -11,9 +11,9 @@ from orphanage import failed, leave, ledger_of, record
 from support import assert_problem, plugin_of
 
 from puffle_accounts import TeardownFailed, clock, hookimpl, snapshots
-from puffle_accounts.orphans import PAGE, orphan_id
-from puffle_accounts.plugins import Plugins
-from puffle_accounts.superseded import is_superseded
+from puffle_accounts.hooks.registry import Plugins
+from puffle_accounts.orphans.ledger import PAGE, orphan_id
+from puffle_accounts.orphans.superseded import is_superseded
 from puffle_accounts.testing import account
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=timezone.utc)

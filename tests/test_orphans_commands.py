@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from datetime import timedelta
 
 import psycopg
@@ -366,7 +365,9 @@ def test_drop_takes_an_id_or_its_beginning_and_logs_the_reason(live, command, ev
     assert called_for(live) == []
 
 
-@pytest.mark.parametrize("unknown", [str(uuid.uuid4()), "zzz", "%", "_", "", "' OR 1=1 --", "ä"])
+@pytest.mark.parametrize(
+    "unknown", ["6c7e1c8e-8c6b-4f0e-9a53-3b1f5d0c6d0a", "zzz", "%", "_", "", "' OR 1=1 --", "ä"]
+)
 def test_an_unknown_id_is_refused_and_nothing_is_dropped(live, command, unknown):
     leave(live)
     [known] = live.orphans()

@@ -75,9 +75,9 @@ def test_it_holds_every_file_of_the_package(wheel):
     }
     assert in_tree == {name for name in wheel.namelist() if name.startswith("puffle_accounts/")}
     assert {
-        "puffle_accounts/openapi.yaml",
+        "puffle_accounts/api/openapi.yaml",
         "puffle_accounts/py.typed",
-        "puffle_accounts/migrations/0001_initial.py",
+        "puffle_accounts/database/migrations/0001_initial.py",
     } <= in_tree
 
 

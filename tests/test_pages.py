@@ -95,6 +95,6 @@ def test_the_readme_tells_of_every_command(command):
 
 def test_the_page_on_logs_tells_of_every_event_and_no_other():
     told = set(re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", (ROOT / "docs/logs.md").read_text(), re.M))
-    package = "\n".join(path.read_text() for path in ROOT.glob("puffle_accounts/*.py"))
+    package = "\n".join(path.read_text() for path in ROOT.glob("puffle_accounts/**/*.py"))
     subjects = "account|database|distribution|idempotency|key|orphan|plugin|provider|request|retry"
     assert told == set(re.findall(rf'"((?:{subjects}|teardown)\.[a-z_]+)"', package))

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from support import ROOT, only
 
-from puffle_accounts import Account, TeardownFailed, hookspecs, testing
+from puffle_accounts import Account, TeardownFailed, testing
 from puffle_accounts.config import Config
-from puffle_accounts.hookspecs import GROUP
-from puffle_accounts.orphans import MOST_ATTEMPTS
+from puffle_accounts.hooks import hookspecs
+from puffle_accounts.hooks.hookspecs import GROUP
+from puffle_accounts.orphans.ledger import MOST_ATTEMPTS
 from puffle_accounts.testing import FakeProvider, account, call, check
 from puffle_accounts.text import MAX_LINE
 from puffle_accounts.upstream import Upstream

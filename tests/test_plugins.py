@@ -9,9 +9,10 @@ import time
 import pytest
 from support import only, plugin_of, write_distribution
 
-from puffle_accounts import TeardownFailed, hookimpl, plugins, teardown
-from puffle_accounts.hookimpls import BrokenPlugin
-from puffle_accounts.plugins import Plugins
+from puffle_accounts import TeardownFailed, hookimpl, teardown
+from puffle_accounts.errors import BrokenPlugin
+from puffle_accounts.hooks import registry
+from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.testing import account
 
 IMPORT = "from puffle_accounts import TeardownFailed, hookimpl\n"
@@ -87,7 +88,7 @@ def install(tmp_path, monkeypatch):
 
 def load(name: str, **arguments):
     """Load what is installed; return the plugin of this name and all of them."""
-    loaded = plugins.load(8, **arguments)
+    loaded = registry.load(8, **arguments)
     return next(plugin for plugin in loaded.all if plugin.name == name), loaded
 
 
@@ -99,7 +100,7 @@ def run(plugins: list, type: str = "email"):
 
 def test_the_three_providers_come_by_entry_point_like_any_other(install):
     install("third-party", GOOD)
-    found = {plugin.name: plugin.state for plugin in plugins.load(8).all}
+    found = {plugin.name: plugin.state for plugin in registry.load(8).all}
     assert found == dict.fromkeys(["unipile", "instantly", "agentmail", "third-party"], "ok")
 
 
@@ -149,7 +150,7 @@ crm = Upstream(
 def test_a_client_that_chokes_on_its_settings_makes_a_broken_plugin(install, caplog):
     install("bad-one", GOOD + UPSTREAM)
     plugin, loaded = load("bad-one")
-    plugins.configure(loaded, {"CRM_API_KEY": "without-a-colon"})
+    registry.configure(loaded, {"CRM_API_KEY": "without-a-colon"})
     assert_broken(plugin, loaded, "IndexError", caplog)
 
 
@@ -163,7 +164,7 @@ def test_a_distribution_that_cannot_be_read_hides_no_other(
     (tmp_path / "odd-1.0.dist-info").mkdir()
     (tmp_path / "odd-1.0.dist-info" / "METADATA").write_text("Name: odd")
     (tmp_path / "odd-1.0.dist-info" / file).write_bytes(content)
-    assert len(plugins.load(8).all) == 4
+    assert len(registry.load(8).all) == 4
     [record] = caplog.records
     assert (record.levelname, record.message) == ("ERROR", "distribution.unreadable")
 
@@ -191,7 +192,7 @@ def test_a_disabled_plugin_is_not_even_imported(install, caplog, source):
 
 
 def test_a_disabled_name_that_nobody_has_is_warned_of(caplog):
-    plugins.load(8, disabled={"unpile"})
+    registry.load(8, disabled={"unpile"})
     [record] = caplog.records
     assert (record.levelname, record.message, record.plugin) == (
         *("WARNING", "plugin.not_installed"),
@@ -413,7 +414,7 @@ slotted = Slotted()
 def test_a_plugin_may_be_an_object_instead_of_a_module(install):
     install("object-plugin", GOOD, entry=f"object-plugin = {__name__}:slotted")
     plugin, loaded = load("object-plugin")
-    plugins.configure(loaded, {})
+    registry.configure(loaded, {})
     assert plugin.state == "ok"
     assert [outcome.said for outcome in run([plugin])] == ["done"]
 

@@ -13,12 +13,13 @@ import pytest
 from orphanage import called_for, failed, leave, ledger_of, record
 from support import only, plugin_of, wait_until
 
-from puffle_accounts import clock, database, hookimpl, plugins
+from puffle_accounts import clock, database, hookimpl
 from puffle_accounts.database import UNAVAILABLE
-from puffle_accounts.orphans import MOST_ATTEMPTS
-from puffle_accounts.plugins import Plugins
-from puffle_accounts.postgres import Postgres
-from puffle_accounts.retry import SIDE_BY_SIDE, Run
+from puffle_accounts.database.postgres import Postgres
+from puffle_accounts.hooks import registry
+from puffle_accounts.hooks.registry import Plugins
+from puffle_accounts.orphans.ledger import MOST_ATTEMPTS
+from puffle_accounts.orphans.retry import SIDE_BY_SIDE, Run
 from puffle_accounts.testing import account
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=timezone.utc)
@@ -295,8 +296,8 @@ def test_the_orphans_to_try_can_be_counted_before(live):
 
 
 def test_the_orphans_of_a_broken_plugin_fail_and_stay(live):
-    point = EntryPoint("broken", "no_such_module", plugins.GROUP)
-    live.service.plugins = plugins.load(8, found=[point])
+    point = EntryPoint("broken", "no_such_module", registry.GROUP)
+    live.service.plugins = registry.load(8, found=[point])
     record(live, failed("broken", account()))
     assert retry(live) == {"failed": 1}
     [orphan] = live.orphans()
@@ -316,7 +317,7 @@ def test_the_orphans_of_a_disabled_or_missing_plugin_are_not_touched(live):
     leave(live)
     record(live, failed("nobody", account()))
     before = live.orphans()
-    live.service.plugins = plugins.load(8, disabled={"unipile"})
+    live.service.plugins = registry.load(8, disabled={"unipile"})
     assert retry(live, parked=True) == {}
     assert live.orphans() == before
 
@@ -350,10 +351,10 @@ def _assert_no_transaction_is_open(stack):
     other = database.connect(stack.database_url)
     if isinstance(other, Postgres):
         with other.writing():
-            other.run("LOCK TABLE accounts, orphans IN ACCESS EXCLUSIVE MODE NOWAIT")
+            other.sql("LOCK TABLE accounts, orphans IN ACCESS EXCLUSIVE MODE NOWAIT")
     else:
         with other.reading():
-            busy, *_ = other.run("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            busy, *_ = other.sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             assert not busy
     other.close_all()
 

@@ -14,7 +14,7 @@ import pytest
 import requests
 from support import wait_until
 
-from puffle_accounts.sandbox import MODES, OWN_MODES, PROVIDERS, Call, Sandbox
+from puffle_accounts.demo.sandbox import MODES, OWN_MODES, PROVIDERS, Call, Sandbox
 from puffle_accounts.testing import account, call, check
 
 PATHS = {

@@ -15,7 +15,8 @@ import pytest
 from click.testing import Result
 from support import APPLIED, MIGRATIONS, ROOT, invoke, only, run, wait_until
 
-from puffle_accounts import clock, database, schema
+from puffle_accounts import clock, database
+from puffle_accounts.database import schema
 
 USER = "6c7e1c8e-8c6b-4f0e-9a53-3b1f5d0c6d0a"
 OWN = {"api_keys", "orphans", "idempotency_keys", "puffle_accounts_migrations"}

@@ -13,8 +13,8 @@ import pytest
 from support import assert_problem, only, plugin_of, use, wait_until
 
 from puffle_accounts import TeardownFailed, clock, hookimpl, snapshots
-from puffle_accounts.plugins import Plugins
-from puffle_accounts.sqlite import Sqlite
+from puffle_accounts.database.sqlite import Sqlite
+from puffle_accounts.hooks.registry import Plugins
 
 
 def provider(act=lambda number: None):

@@ -14,9 +14,9 @@ from flask import has_request_context
 from support import only, plugin_of, use, write_distribution
 
 from puffle_accounts import TeardownFailed, clock, hookimpl, teardown
-from puffle_accounts.plugins import Plugins
-from puffle_accounts.pooled import CONNECTIONS
-from puffle_accounts.sqlite import Sqlite
+from puffle_accounts.database.pooled import CONNECTIONS
+from puffle_accounts.database.sqlite import Sqlite
+from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.testing import account
 
 

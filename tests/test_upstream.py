@@ -13,9 +13,9 @@ from support import free_port
 from wire import KEY, Wire, answer, deadline, hear, upstream
 
 from puffle_accounts import context
-from puffle_accounts.config import ConfigError
+from puffle_accounts.errors import ConfigError, UpstreamFailed
 from puffle_accounts.testing import FakeProvider
-from puffle_accounts.upstream import Upstream, UpstreamFailed
+from puffle_accounts.upstream import Upstream
 
 GONE = {"code": "not_found"}
 JSON_GONE = json.dumps(GONE).encode()
@@ -372,9 +372,9 @@ def test_no_time_left_is_a_failure_to_be_tried_again_and_nothing_is_sent(provide
     assert provider.requests == []
 
 
-@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://nowhere.invalid"])
 def test_nobody_there_is_not_called_a_time_out(url):
     with pytest.raises(UpstreamFailed) as caught:
-        upstream(url).delete("things", "t-1", tried="thing delete")
+        upstream(url.format(port=free_port())).delete("things", "t-1", tried="thing delete")
     assert "within" not in str(caught.value)
     assert (caught.value.status, caught.value.permanent) == (None, False)

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from wire import KEY, Wire, answer, deadline, hear, server_side, upstream
 
-from puffle_accounts.upstream import Upstream, UpstreamFailed
+from puffle_accounts.errors import UpstreamFailed
+from puffle_accounts.upstream import Upstream
 
 # What hangs here hangs for ever unless the client ends it.
 pytestmark = pytest.mark.timeout(60)

@@ -13,9 +13,9 @@ from datetime import datetime
 
 from puffle_accounts import clock, context
 from puffle_accounts.database import UNAVAILABLE
-from puffle_accounts.orphans import Claimed, Ledger
-from puffle_accounts.plugins import Plugin, Plugins
-from puffle_accounts.superseded import is_superseded
+from puffle_accounts.hooks.registry import Plugin, Plugins
+from puffle_accounts.orphans.ledger import Claimed, Ledger
+from puffle_accounts.orphans.superseded import is_superseded
 from puffle_accounts.teardown import Batch, Outcome
 from puffle_accounts.text import one_line
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import click
 
-from puffle_accounts import auth, clock, database, schema
-from puffle_accounts.config import Config
-from puffle_accounts.models import MODELS, AccountRow
-from puffle_accounts.sandbox import Call, Sandbox
-from puffle_accounts.serving import GRACE
+from puffle_accounts import clock, database, keys
+from puffle_accounts.config import GRACE, Config
+from puffle_accounts.database import schema
+from puffle_accounts.database.models import MODELS, AccountRow
+from puffle_accounts.demo.sandbox import Call, Sandbox
 
 HOST = "127.0.0.1"
 SETTINGS = "python:puffle_accounts.serving"  # not the gunicorn.conf.py of whatever folder
@@ -49,7 +49,7 @@ ACCOUNTS = (
 )
 
 
-def run(port: int, modes: Mapping[str, str]) -> None:
+def serve(port: int, modes: Mapping[str, str]) -> None:
     """Serve until Ctrl-C, then leave nothing running and no file behind.
 
     Args:
@@ -106,7 +106,7 @@ def _fill(url: str, sandbox: Sandbox) -> tuple[str, list[str]]:
     schema.upgrade(store)
     user, ids = str(uuid.uuid4()), []
     with store.writing():
-        key = auth.create(user, "demo")
+        key = keys.create(user, "demo")
         for _, columns in ACCOUNTS:
             ids.append(str(uuid.uuid4()))
             now = clock.now()

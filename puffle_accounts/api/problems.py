@@ -9,6 +9,8 @@ from flask import Flask, Response
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 
+from puffle_accounts.errors import Problem
+
 log = logging.getLogger(__name__)
 
 DETAILS = {
@@ -26,20 +28,6 @@ DETAILS = {
     "delete_failed": (500, "The account could not be deleted and is still there; try again."),
     "database_unavailable": (503, "The database did not answer; nothing was done. Try again."),
 }
-
-
-class Problem(Exception):
-    """Raised to answer with an error.
-
-    Args:
-        error: the short code, a key of `DETAILS`.
-        headers: of the response, with `_` for `-`.
-    """
-
-    def __init__(self, error: str, **headers: str) -> None:
-        super().__init__(error)
-        self.error = error
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 def response(problem: Problem) -> Response:

@@ -12,8 +12,8 @@ from peewee import OperationalError, PostgresqlDatabase
 from playhouse.pool import _PooledPostgresqlDatabase
 
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.config import ConfigError
-from puffle_accounts.pooled import CONNECTIONS, WAIT, Pooled, place
+from puffle_accounts.database.pooled import CONNECTIONS, WAIT, Pooled, place
+from puffle_accounts.errors import ConfigError
 
 CONNECT_TIMEOUT = 3  # seconds
 ACTIVE = 1  # libpq's PQTRANS_ACTIVE
@@ -112,7 +112,7 @@ class Postgres(Pooled, _PooledPostgresqlDatabase, _ConnectingPostgres):
         with place(self._places), self.connection_context():
             yield
 
-    def statement(self) -> Any:
+    def autocommitting(self) -> Any:
         """Hold a connection for one statement that writes; it commits by itself."""
         return self.reading()
 

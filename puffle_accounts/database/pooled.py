@@ -21,7 +21,7 @@ class Pooled:
 
     IS = "IS"
 
-    def run(self, statement: str, *params: Any) -> Any:
+    def sql(self, statement: str, *params: Any) -> Any:
         """Execute one statement written with `?` for values and `IS ?` to compare with NULL.
 
         Hand-written SQL through Peewee: building the same statement from models
@@ -32,7 +32,7 @@ class Pooled:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold a connection and a transaction for several statements."""
-        with self.statement(), self.atomic():  # type: ignore[attr-defined]
+        with self.autocommitting(), self.atomic():  # type: ignore[attr-defined]
             yield
 
 

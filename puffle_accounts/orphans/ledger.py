@@ -14,8 +14,8 @@ from typing import Any
 from puffle_accounts import clock
 from puffle_accounts.account import Account
 from puffle_accounts.database import Database
-from puffle_accounts.models import Orphan
-from puffle_accounts.postgres import Postgres
+from puffle_accounts.database.models import Orphan
+from puffle_accounts.database.postgres import Postgres
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.text import one_line
 
@@ -97,7 +97,7 @@ class Ledger:
         in_order = sorted(failures, key=lambda failure: failure.hook.plugin)
         for failure in in_order:  # the same for all requests: those of one account cannot deadlock
             account, plugin = failure.account, failure.hook.plugin
-            self.database.run(
+            self.database.sql(
                 RECORD,
                 orphan_id(plugin, account),
                 plugin,
@@ -127,7 +127,7 @@ class Ledger:
             lock="FOR UPDATE SKIP LOCKED" if isinstance(self.database, Postgres) else "",
         )
         with self.database.writing():
-            rows = self.database.run(
+            rows = self.database.sql(
                 statement, plugin, clock.stamp(until), clock.stamp(now), most, leased_until
             ).fetchall()
         return [_claimed(row, leased_until) for row in rows]
@@ -136,7 +136,7 @@ class Ledger:
         """Return how many there are to claim, those included that others work on."""
         which = PARKED if parked else DUE
         with self.database.reading():
-            counted: tuple[int] = self.database.run(
+            counted: tuple[int] = self.database.sql(
                 f"SELECT count(*) FROM orphans WHERE plugin = ? AND {which}",
                 *(plugin, clock.stamp(until)),
             ).fetchone()
@@ -144,15 +144,15 @@ class Ledger:
 
     def forget(self, orphan: Claimed) -> None:
         """Delete an orphan of which nothing is left, unless a DELETE has failed again meanwhile."""
-        with self.database.statement():
-            self.database.run(
+        with self.database.autocommitting():
+            self.database.sql(
                 "DELETE FROM orphans WHERE id = ? AND attempts = ?", orphan.id, orphan.attempts
             )
 
     def park(self, orphan: Claimed, reason: str) -> None:
         """Park an orphan that cannot be tried."""
-        with self.database.statement():
-            self.database.run(
+        with self.database.autocommitting():
+            self.database.sql(
                 "UPDATE orphans SET reason = ?, parked_at = ?, leased_until = NULL WHERE id = ?",
                 *(reason, clock.stamp(self.now()), orphan.id),
             )
@@ -161,8 +161,8 @@ class Ledger:
         """Put an orphan off until its next attempt, or park it; return whether it is parked."""
         now, attempts = self.now(), orphan.attempts + 1
         parked = failure.permanent or orphan.parked or attempts >= MOST_ATTEMPTS
-        with self.database.statement():
-            self.database.run(
+        with self.database.autocommitting():
+            self.database.sql(
                 "UPDATE orphans SET attempts = attempts + 1, reason = ?, next_attempt_at = ?,"
                 " parked_at = ?, leased_until = NULL WHERE id = ? AND leased_until = ?",
                 failure.failure,
@@ -180,7 +180,7 @@ class Ledger:
         """Return up to two ids that begin with `start`; nothing begins with nothing."""
         length = max(len(start), 1)
         with self.database.reading():
-            rows = self.database.run(
+            rows = self.database.sql(
                 "SELECT CAST(id AS TEXT) FROM orphans"
                 " WHERE substr(CAST(id AS TEXT), 1, ?) = ? LIMIT 2",
                 *(length, start.lower()),
@@ -190,7 +190,7 @@ class Ledger:
     def drop(self, orphan_id: str, reason: str) -> bool:
         """Delete an orphan on a person's word; return whether it was there."""
         with self.database.writing():
-            rows = self.database.run(
+            rows = self.database.sql(
                 "DELETE FROM orphans WHERE id = ? RETURNING plugin, account_id", orphan_id
             ).fetchall()
         for plugin, account_id in rows:
@@ -220,7 +220,7 @@ class Ledger:
         """Return how many orphans there are: `all`, `parked`, and `old` (parked, 90 days old)."""
         before = clock.stamp(self.now() - OLD)
         with self.database.reading():
-            row = self.database.run(
+            row = self.database.sql(
                 "SELECT count(*), count(parked_at), count(CASE WHEN parked_at IS NOT NULL"
                 " AND (parked_at < ? OR created_at < ?) THEN 1 END) FROM orphans",
                 *(before, before),
@@ -230,7 +230,7 @@ class Ledger:
     def plugins(self) -> set[str]:
         """Return the names of the plugins that have orphans."""
         with self.database.reading():
-            return {name for (name,) in self.database.run("SELECT DISTINCT plugin FROM orphans")}
+            return {name for (name,) in self.database.sql("SELECT DISTINCT plugin FROM orphans")}
 
 
 def orphan_id(plugin: str, account: Account) -> str:

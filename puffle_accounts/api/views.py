@@ -10,11 +10,13 @@ from flask import Flask, Response, request
 
 from puffle_accounts import context, idempotency
 from puffle_accounts.account import Account, parse_id
-from puffle_accounts.auth import Caller, token_auth
+from puffle_accounts.api.auth import token_auth
+from puffle_accounts.api.problems import response
 from puffle_accounts.database import UNAVAILABLE
-from puffle_accounts.idempotency import InvalidKey, KeyInUse, KeyReused, Replay, Sweeper
-from puffle_accounts.problems import Problem, response
-from puffle_accounts.service import DeleteFailed, Service
+from puffle_accounts.errors import DeleteFailed, InvalidKey, KeyInUse, KeyReused, Problem
+from puffle_accounts.idempotency import Replay, Sweeper
+from puffle_accounts.keys import Caller
+from puffle_accounts.service import Service
 from puffle_accounts.text import one_line
 
 RETRY_AFTER = "5"  # seconds until the database may be back

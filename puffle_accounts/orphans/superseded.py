@@ -15,7 +15,7 @@ def is_superseded(database: Database, account: Account) -> bool:
     if not same:
         return False
     with database.reading():
-        found = database.run(LIVE.replace("{same}", same), "disconnected", *ids)
+        found = database.sql(LIVE.replace("{same}", same), "disconnected", *ids)
         return found.fetchone() is not None
 
 

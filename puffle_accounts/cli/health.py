@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from puffle_accounts import context, plugins, schema
-from puffle_accounts.database import UNAVAILABLE
-from puffle_accounts.plugins import Plugin
+from puffle_accounts import context
+from puffle_accounts.database import UNAVAILABLE, schema
+from puffle_accounts.hooks import registry
+from puffle_accounts.hooks.registry import Plugin
 from puffle_accounts.service import Service
 from puffle_accounts.text import counted, one_line
 
@@ -57,7 +58,7 @@ def orphans_said(counts: dict[str, int]) -> str:
 
 def _providers(active: list[Plugin], timeout: float) -> Iterator[Finding]:
     """Ask all providers at the same time; one that hangs is not waited for."""
-    asked = [(f"provider {p.name}", call) for p in active for call in plugins.checks(p)]
+    asked = [(f"provider {p.name}", call) for p in active for call in registry.checks(p)]
     deadline = time.monotonic() + timeout
     answers: SimpleQueue[Finding] = SimpleQueue()
     for what, call in asked:

@@ -15,9 +15,9 @@ import pluggy
 
 from puffle_accounts.account import Account
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.config import ConfigError
-from puffle_accounts.hookimpls import CHECK, TEARDOWN, BrokenPlugin, isolated, verify, wraps
-from puffle_accounts.hookspecs import GROUP, TeardownFailed
+from puffle_accounts.errors import BrokenPlugin, ConfigError, TeardownFailed
+from puffle_accounts.hooks.hookimpls import CHECK, TEARDOWN, isolated, verify, wraps
+from puffle_accounts.hooks.hookspecs import GROUP
 from puffle_accounts.text import one_line
 from puffle_accounts.upstream import Upstream
 
@@ -150,7 +150,7 @@ def _installed() -> Iterator[EntryPoint]:
 
 
 def configure(plugins: Plugins, environ: Mapping[str, str]) -> None:
-    """Give the plugins' HTTP clients their settings; warn of what is missing.
+    """Give the plugins' HTTP clients their settings; then warn of what is missing.
 
     Raises:
         ConfigError: a variable has a value that cannot be used.
@@ -159,15 +159,15 @@ def configure(plugins: Plugins, environ: Mapping[str, str]) -> None:
         try:
             for upstream in plugin.upstreams():
                 upstream.configure(environ)
-                if upstream.missing:
-                    log.warning(
-                        "provider.unconfigured",
-                        extra={"plugin": plugin.name, "missing": upstream.missing},
-                    )
         except ConfigError:
             raise
         except Exception as error:  # its `authenticate` may choke on the key
             _break(plugin, error)
+    for plugin in plugins.active:
+        for upstream in plugin.upstreams():
+            if upstream.missing:
+                fields = {"plugin": plugin.name, "missing": upstream.missing}
+                log.warning("provider.unconfigured", extra=fields)
 
 
 def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugin:

@@ -13,8 +13,8 @@ from playhouse import db_url
 from playhouse.pool import _PooledSqliteDatabase
 
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.config import ConfigError
-from puffle_accounts.pooled import CONNECTIONS, WAIT, Pooled, place
+from puffle_accounts.database.pooled import CONNECTIONS, WAIT, Pooled, place
+from puffle_accounts.errors import ConfigError
 
 OLDEST_SQLITE = (3, 35, 0)  # RETURNING
 
@@ -59,7 +59,7 @@ class Sqlite(Pooled, _PooledSqliteDatabase, _OpeningSqlite):
         return self.connection_context()
 
     @contextmanager
-    def statement(self) -> Iterator[None]:
+    def autocommitting(self) -> Iterator[None]:
         """Hold a connection for one statement that writes."""
         with place(self._writer), self.connection_context():
             yield

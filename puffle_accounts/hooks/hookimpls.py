@@ -9,14 +9,11 @@ from typing import Any
 
 import pluggy
 
-from puffle_accounts import hookspecs
-from puffle_accounts.hookspecs import GROUP
+from puffle_accounts.errors import BrokenPlugin
+from puffle_accounts.hooks import hookspecs
+from puffle_accounts.hooks.hookspecs import GROUP
 
 TEARDOWN, CHECK = "teardown_account", "check_provider"
-
-
-class BrokenPlugin(Exception):
-    """A plugin cannot be used; the message says why."""
 
 
 def verify(module: Any) -> dict[str, list[pluggy.HookImpl]]:

@@ -13,22 +13,23 @@ from itertools import islice
 import click
 from playhouse.shortcuts import model_to_dict
 
-from puffle_accounts import clock, health, retry
-from puffle_accounts.models import Orphan
+from puffle_accounts import clock
+from puffle_accounts.cli import health
+from puffle_accounts.cli.terminal import Group, current_service, cut, json_array, table
+from puffle_accounts.database.models import Orphan
+from puffle_accounts.orphans import retry
 from puffle_accounts.service import Service
-from puffle_accounts.terminal import Group, current_service, cut, json_array, table
 from puffle_accounts.text import one_line
 
 WIDEST_PLUGIN = 20  # characters of its name in the table of orphans
 MOST_ROWS = 1000  # that a table shows; --json shows all
 
+group = Group("orphans", help="What was left behind upstream.")
 
-orphans = Group("orphans", help="What was left behind upstream.")
 
-
-@orphans.command("list")
+@group.command("list")
 @click.option("--json", "as_json", is_flag=True, help="All columns of all orphans, as JSON.")
-def orphans_list(as_json: bool) -> None:
+def list_(as_json: bool) -> None:
     """Show the orphans, the oldest first."""
     ledger = current_service().ledger
     rows = (orphan for page in ledger.pages() for orphan in page)
@@ -72,12 +73,12 @@ def _next(orphan: Orphan, now: datetime) -> str:
     return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h"
 
 
-@orphans.command("retry")
+@group.command("retry")
 @click.option("--limit", type=click.IntRange(min=1), help="Try at most so many.")
 @click.option("--plugin", "only", metavar="NAME", help="Only what this plugin left.")
 @click.option("--parked", is_flag=True, help="The parked ones too.")
 @click.option("--every", type=click.FloatRange(0, 86400, min_open=True), help="Repeat, in seconds.")
-def orphans_retry(limit: int | None, only: str | None, parked: bool, every: float | None) -> None:
+def retry_(limit: int | None, only: str | None, parked: bool, every: float | None) -> None:
     """Try again what is due; exit 1 if something failed."""
     if every is not None and math.isnan(every):  # in no range, and yet it passes
         raise click.UsageError("--every must be a number of seconds")
@@ -116,10 +117,10 @@ def _retry_said(service: Service, results: Counter[str]) -> str:
     return said
 
 
-@orphans.command("drop")
+@group.command("drop")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--reason", required=True, help="Why nobody needs to tear it down; it is logged.")
-def orphans_drop(ids: tuple[str, ...], reason: str) -> None:
+def drop(ids: tuple[str, ...], reason: str) -> None:
     """Give orphans up, by their ID or its first characters."""
     if not reason.strip():
         raise click.UsageError("--reason must say why")

@@ -8,16 +8,13 @@ from pathlib import Path
 from playhouse.migrations import Runner
 
 from puffle_accounts.database import Database
-from puffle_accounts.pooled import WAIT
-from puffle_accounts.postgres import Postgres
+from puffle_accounts.database.pooled import WAIT
+from puffle_accounts.database.postgres import Postgres
+from puffle_accounts.errors import SchemaError
 
 DIRECTORY = Path(__file__).parent / "migrations"
 HISTORY = "puffle_accounts_migrations"
 LOCK = 7_833_531  # any number that nobody else locks
-
-
-class SchemaError(Exception):
-    """The tables cannot be migrated; the message says why."""
 
 
 def upgrade(database: Database) -> list[str]:
@@ -43,7 +40,7 @@ def _require_unicode(database: Database) -> None:
     """Refuse a database that could not store what a plugin or a provider may say."""
     if isinstance(database, Postgres):
         with database.reading():
-            (encoding,) = database.run("SHOW server_encoding").fetchone()
+            (encoding,) = database.sql("SHOW server_encoding").fetchone()
         if encoding != "UTF8":
             raise SchemaError(f"the encoding of the database must be UTF8, it is {encoding}")
 
@@ -51,9 +48,9 @@ def _require_unicode(database: Database) -> None:
 def _wait_for_others(database: Postgres) -> None:
     """Let another upgrade end first; for `accounts` wait no longer than any other statement."""
     database.patience = None
-    database.run("SET LOCAL lock_timeout = 0")
-    database.run("SELECT pg_advisory_xact_lock(?)", LOCK)
-    database.run(f"SET LOCAL lock_timeout = '{WAIT}s'")
+    database.sql("SET LOCAL lock_timeout = 0")
+    database.sql("SELECT pg_advisory_xact_lock(?)", LOCK)
+    database.sql(f"SET LOCAL lock_timeout = '{WAIT}s'")
 
 
 def status(database: Database) -> list[tuple[str, datetime | None]]:

@@ -17,23 +17,6 @@ hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 
 
-class TeardownFailed(Exception):
-    """Something of the account is left at the provider.
-
-    Args:
-        message: what is left and why, for a person; no secret, no response body.
-        retry_after: seconds to wait before the next attempt, if the provider said so.
-        permanent: trying again is pointless until somebody changes something.
-    """
-
-    def __init__(
-        self, message: str, retry_after: float | None = None, permanent: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        self.permanent = permanent
-
-
 @hookspec(firstresult=True)
 def teardown_account(account: Account) -> str | None:
     """Remove whatever your provider still holds for this account.

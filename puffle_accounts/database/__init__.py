@@ -5,9 +5,9 @@ from __future__ import annotations
 from peewee import OperationalError, PeeweeException
 from playhouse.pool import MaxConnectionsExceeded
 
-from puffle_accounts import postgres, sqlite
-from puffle_accounts.postgres import Postgres
-from puffle_accounts.sqlite import Sqlite
+from puffle_accounts.database import postgres, sqlite
+from puffle_accounts.database.postgres import Postgres
+from puffle_accounts.database.sqlite import Sqlite
 
 Database = Sqlite | Postgres
 

@@ -1,33 +1,24 @@
-"""API keys: only their SHA-256 is stored."""
+"""API keys of users: only their SHA-256 is stored."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import secrets
 from dataclasses import dataclass
-from typing import Any
-
-from flask import request
-from flask_httpauth import HTTPTokenAuth
 
 from puffle_accounts import clock, snapshots
-from puffle_accounts.account import Account, parse_id
+from puffle_accounts.account import Account
 from puffle_accounts.database import Database
-from puffle_accounts.models import ApiKey
-from puffle_accounts.problems import Problem
+from puffle_accounts.database.models import ApiKey
 
 PREFIX = "pk_live_"
 SHOWN = len(PREFIX) + 6  # characters of a key that `keys list` shows
-REALM = "puffle"
 
 # The key's user and, in the same round trip, this user's account of the id asked for.
 IDENTIFY = f"""
 SELECT k.user_id, {snapshots.SELECTED} FROM api_keys k
 LEFT JOIN accounts a ON a.id = ? AND a.user_id = k.user_id
 WHERE k.sha256 = ? AND k.revoked_at IS NULL"""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,38 +52,11 @@ def revoke(key_id: int) -> bool:
 
 def identify(database: Database, key: str, account_id: str | None) -> Caller | None:
     """Return whose key this is, `None` if nobody's."""
-    row = database.run(IDENTIFY, account_id, _sha256(key)).fetchone()
+    row = database.sql(IDENTIFY, account_id, _sha256(key)).fetchone()
     if row is None:
         return None
     user_id, *account = row
     return Caller(str(user_id), snapshots.from_row(account) if account[0] else None)
-
-
-def challenge() -> Problem:
-    """Return the 401; it names the error only if a token was presented (RFC 6750 §3.1)."""
-    # From the raw header: Flask-HTTPAuth takes one that it does not understand for none.
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    presented = scheme.lower() == "bearer" and bool(token.strip())
-    log.warning("key.rejected", extra={"outcome": "invalid" if presented else "missing"})
-    error = ', error="invalid_token"' if presented else ""
-    return Problem("unauthorized", WWW_Authenticate=f'Bearer realm="{REALM}"{error}')
-
-
-def token_auth(database: Database) -> HTTPTokenAuth:
-    """Return the authentication of requests by a key of `database`."""
-    auth = HTTPTokenAuth(scheme="Bearer", realm=REALM)
-
-    @auth.verify_token
-    def verify(token: str) -> Caller | None:
-        asked_for = (request.view_args or {}).get("account_id", "")
-        with database.reading():
-            return identify(database, token, parse_id(asked_for))
-
-    @auth.error_handler
-    def refuse(status: int) -> Any:
-        raise challenge()
-
-    return auth
 
 
 def _sha256(key: str) -> str:

@@ -11,9 +11,8 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from puffle_accounts.config import ConfigError
 from puffle_accounts.database import UNAVAILABLE
-from puffle_accounts.schema import SchemaError
+from puffle_accounts.errors import ConfigError, SchemaError
 from puffle_accounts.service import Service
 from puffle_accounts.text import one_line
 

@@ -1,0 +1,1 @@
+"""The HTTP interface: one route, its authentication, the shape of its errors."""

@@ -1,0 +1,18 @@
+"""The commands, for `puffle-accounts` and for `flask --app wsgi` alike."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from puffle_accounts.cli import db, demo, keys, orphans, state
+from puffle_accounts.cli.terminal import EXTENSION
+from puffle_accounts.service import Service
+
+COMMANDS = (db.group, keys.group, orphans.group, state.plugins, state.check, demo.demo)
+
+
+def init_app(app: Flask, service: Service) -> None:
+    """Offer the commands under `flask --app wsgi`, at work on this service."""
+    app.extensions[EXTENSION] = service
+    for command in COMMANDS:
+        app.cli.add_command(command)

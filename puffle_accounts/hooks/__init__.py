@@ -1,0 +1,1 @@
+"""What a plugin implements, and how its implementations are found, verified and isolated."""
