@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from puffle_accounts import clock
-from puffle_accounts.database import UNAVAILABLE, Database
-from puffle_accounts.errors import InvalidKey, KeyInUse, KeyReused
+from puffle_accounts.database import Database
+from puffle_accounts.errors import DatabaseUnavailable, InvalidKey, KeyInUse, KeyReused
 
 REMEMBERED = timedelta(hours=24)
 LEASE_MARGIN = 10.0  # seconds beyond the teardown deadline
@@ -92,7 +92,7 @@ class IdempotencyKeys:
                     *(clock.stamp(now), clock.stamp(now - REMEMBERED)),
                 )
                 holder = self.database.sql(HOLDER, user_id, key).fetchone()
-        except UNAVAILABLE:  # the answer alone may have been lost
+        except DatabaseUnavailable:  # the answer alone may have been lost
             self.free(Lease(token))
             raise
         if holder is None:  # freed between the two statements
@@ -121,8 +121,8 @@ class IdempotencyKeys:
         try:
             with self.database.autocommitting():
                 self.database.sql(FREE, lease.token)
-        except UNAVAILABLE as error:
-            log.warning("idempotency.not_freed", extra={"reason": type(error).__name__})
+        except DatabaseUnavailable as error:
+            log.warning("idempotency.not_freed", extra={"reason": str(error)})
 
     def sweep(self) -> None:
         """Delete the keys that are no longer remembered."""
@@ -149,5 +149,5 @@ class Sweeper:
     def _sweep(self) -> None:
         try:
             self._keys.sweep()
-        except UNAVAILABLE as error:
-            log.warning("idempotency.not_swept", extra={"reason": type(error).__name__})
+        except DatabaseUnavailable as error:
+            log.warning("idempotency.not_swept", extra={"reason": str(error)})

@@ -6,10 +6,12 @@ import logging
 import time
 from datetime import timedelta
 
+from peewee import PeeweeException
+
 from puffle_accounts import clock, context, snapshots, teardown
 from puffle_accounts.account import Account
-from puffle_accounts.database import BROKEN, UNAVAILABLE, Database
-from puffle_accounts.errors import DeleteFailed
+from puffle_accounts.database import Database
+from puffle_accounts.errors import DatabaseUnavailable, DeleteFailed
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.idempotency import LEASE_MARGIN, IdempotencyKeys, Lease
 from puffle_accounts.orphans.ledger import Ledger
@@ -53,65 +55,91 @@ class Service:
             DeleteFailed: the row could not be changed.
             KeyInUse: the lease was lost to another request; nothing is stored.
         """
-        started, partial = time.monotonic(), False
-        for _ in range(ROUNDS):
-            left = self._tear_down(account, started + self.timeout)
-            try:
-                current, partial = self._settle_surely(account, left, partial, lease)
-            except UNAVAILABLE as error:
-                log.exception("account.kept", extra=_fields(account, started, "delete failed"))
-                raise DeleteFailed from error
-            if current is None:
-                event = "account.disconnected" if _is_soft(account) else "account.deleted"
-                log.info(event, extra=_fields(account, started, _status(partial)))
-                return _status(partial)
-            account = current
-        log.error("account.kept", extra=_fields(account, started, "its row kept changing"))
-        raise DeleteFailed
+        ending = _Ending(self, account, lease)
+        try:
+            for _ in range(ROUNDS):
+                left = ending.tear_down()
+                if ending.settle(left):
+                    return ending.done()
+        except (DatabaseUnavailable, PeeweeException) as error:
+            raise ending.failed("delete failed", error) from error
+        raise ending.failed("its row kept changing")
 
-    def _tear_down(self, account: Account, deadline: float) -> list[Outcome]:
+
+class _Ending:
+    """One DELETE under way: the account as it is now, and whether something is left of it."""
+
+    def __init__(self, service: Service, account: Account, lease: Lease | None) -> None:
+        self._service = service
+        self._lease = lease
+        self._started = time.monotonic()
+        self._account = account
+        self._partial = False
+
+    def tear_down(self) -> list[Outcome]:
         """Call every plugin that the account concerns; return what is left, one per plugin."""
-        if account.is_disconnected:
+        if self._account.is_disconnected:
             return []
-        outcomes = teardown.run(self.plugins.hooks(account.type), account, deadline)
-        return list({o.hook.plugin: o for o in outcomes if o.failure}.values())
+        concerned = self._service.plugins.implementations(self._account.type)
+        deadline = self._started + self._service.timeout
+        outcomes = teardown.call_all(concerned, self._account, deadline)
+        return list({outcome.plugin: outcome for outcome in outcomes if outcome.failure}.values())
 
-    def _settle_surely(
-        self, account: Account, left: list[Outcome], partial: bool, lease: Lease | None
-    ) -> tuple[Account | None, bool]:
-        """Settle, and once more, a moment later, if the connection broke.
+    def settle(self, left: list[Outcome]) -> bool:
+        """Change the row if it is still the same; return whether all is done.
 
-        The answer alone may have been lost, or the database be back already.
+        Where the connection broke, try once more, a moment later: the answer alone may have
+        been lost, or the database be back already.
         """
         began = time.monotonic()
         try:
-            return self._settle(account, left, partial, lease)
-        except BROKEN:
+            return self._change_row(left)
+        except DatabaseUnavailable:
             if time.monotonic() - began > MOMENT:
                 raise
             time.sleep(MOMENT)
-            return self._settle(account, left, partial, lease)
+            return self._change_row(left)
 
-    def _settle(
-        self, account: Account, left: list[Outcome], partial: bool, lease: Lease | None
-    ) -> tuple[Account | None, bool]:
-        """Change the row, or return what it has become meanwhile; and whether something is left."""
+    def _change_row(self, left: list[Outcome]) -> bool:
+        database, account = self._service.database, self._account
         soft = _is_soft(account)
         change = snapshots.disconnect_unchanged if soft else snapshots.delete_unchanged
-        with self.database.writing() if left or lease else self.database.autocommitting():
-            current = None if change(self.database, account) else self._read(account)
-            if current and soft and current.is_disconnected:
-                current = None  # somebody else was first
+        with database.writing() if left or self._lease else database.autocommitting():
+            changed = change(database, account)
+            found = None if changed else snapshots.read(database, account.id, account.user_id)
+            ended = found is None or (soft and found.is_disconnected)  # or somebody else was first
             # Unless it still names what is left, the row is no record of it.
-            if current is None or _named(current) != _named(account):
-                self.ledger.record(left, context.request_id.get())
-                partial = partial or bool(left)
-            if current is None and lease:
-                self.idempotency_keys.finish(lease, _status(partial))
-        return current, partial
+            if found is None or ended or _named(found) != _named(account):
+                self._service.ledger.record(left, context.request_id.get())
+                self._partial = self._partial or bool(left)
+            if ended and self._lease:
+                self._service.idempotency_keys.finish(self._lease, self._status)
+        if found is not None and not ended:
+            self._account = found
+        return ended
 
-    def _read(self, account: Account) -> Account | None:
-        return snapshots.read(self.database, account.id, account.user_id)
+    def done(self) -> str:
+        """Log that it is done, and return the Teardown-Status."""
+        event = "account.disconnected" if _is_soft(self._account) else "account.deleted"
+        log.info(event, extra=self._fields(self._status))
+        return self._status
+
+    def failed(self, outcome: str, error: Exception | None = None) -> DeleteFailed:
+        """Log that the row is still there, and return what to raise."""
+        log.error("account.kept", extra=self._fields(outcome), exc_info=error)
+        return DeleteFailed(outcome)
+
+    @property
+    def _status(self) -> str:
+        return "partial" if self._partial else "complete"
+
+    def _fields(self, outcome: str) -> dict[str, object]:
+        return {
+            "account": self._account.id,
+            "user": self._account.user_id,
+            "outcome": outcome,
+            "ms": clock.ms_since(self._started),
+        }
 
 
 def _is_soft(account: Account) -> bool:
@@ -121,16 +149,3 @@ def _is_soft(account: Account) -> bool:
 def _named(account: Account) -> object:
     """Return what names something upstream: the four ids, and those of third parties."""
     return account.provider_ids, account.metadata
-
-
-def _status(partial: bool) -> str:
-    return "partial" if partial else "complete"
-
-
-def _fields(account: Account, started: float, outcome: str) -> dict[str, object]:
-    return {
-        "account": account.id,
-        "user": account.user_id,
-        "outcome": outcome,
-        "ms": clock.ms_since(started),
-    }

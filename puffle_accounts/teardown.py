@@ -1,4 +1,4 @@
-"""Run the hooks of one account side by side and collect what became of each."""
+"""Call the implementations for one account side by side and collect what became of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from puffle_accounts import clock, context
 from puffle_accounts.account import Account
 from puffle_accounts.errors import TeardownFailed
-from puffle_accounts.hooks.registry import Hook
+from puffle_accounts.hooks.registry import Implementation
 from puffle_accounts.text import one_line
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ class Outcome:
     """What became of one call.
 
     Args:
+        plugin: whose implementation was called.
         ms: how long it took, or had taken when nobody waited any longer.
         said: what the plugin says it did, `None` if it had nothing to do.
         failure: what is left, `None` if nothing is.
@@ -34,7 +35,7 @@ class Outcome:
         status: the provider's HTTP status, if it was one that failed the call.
     """
 
-    hook: Hook
+    plugin: str
     account: Account
     ms: int
     said: str | None = None
@@ -60,9 +61,9 @@ class Batch:
         self._waiting: list[_Call] = []
         self._done: SimpleQueue[tuple[_Call, Outcome]] = SimpleQueue()
 
-    def start(self, hook: Hook, account: Account) -> None:
-        """Call a hook with an account, in the background."""
-        call = _Call(hook, account, context.request_id.get(), time.monotonic())
+    def start(self, implementation: Implementation, account: Account) -> None:
+        """Call an implementation with an account, in the background."""
+        call = _Call(implementation, account, context.request_id.get(), time.monotonic())
         self._waiting.append(call)
         if call.started >= self._deadline:
             return
@@ -72,7 +73,7 @@ class Batch:
         thread = threading.Thread(
             target=work.run,
             args=(_run, call, self._deadline, self._done),
-            name=f"teardown-{hook.plugin}",
+            name=f"teardown-{implementation.plugin}",
             daemon=True,
         )
         try:
@@ -98,15 +99,17 @@ class Batch:
         return outcomes
 
 
-def run(hooks: Iterable[Hook], account: Account, deadline: float) -> list[Outcome]:
-    """Call each hook with the account, all at the same time.
+def call_all(
+    implementations: Iterable[Implementation], account: Account, deadline: float
+) -> list[Outcome]:
+    """Call each implementation with the account, all at the same time.
 
     Args:
         deadline: when nobody waits any longer, in seconds of `time.monotonic()`.
     """
     batch = Batch(deadline)
-    for hook in hooks:
-        batch.start(hook, account)
+    for implementation in implementations:
+        batch.start(implementation, account)
     return batch.finish()
 
 
@@ -114,13 +117,14 @@ def run(hooks: Iterable[Hook], account: Account, deadline: float) -> list[Outcom
 class _Call:
     """One call under way."""
 
-    hook: Hook
+    implementation: Implementation
     account: Account
     request_id: str | None
     started: float
 
     def done(self, said: str | None) -> Outcome:
-        outcome = Outcome(self.hook, self.account, clock.ms_since(self.started), said=said)
+        plugin = self.implementation.plugin
+        outcome = Outcome(plugin, self.account, clock.ms_since(self.started), said=said)
         if said is not None:
             log.info("teardown.done", extra=_fields(outcome))
         return outcome
@@ -131,7 +135,7 @@ class _Call:
         reason = said if expected else one_line(f"{type(error).__name__}: {said}")
         details = error if expected else None  # another's `status` may be anything
         outcome = Outcome(
-            self.hook,
+            self.implementation.plugin,
             self.account,
             clock.ms_since(self.started),
             failure=reason or "failed without a word",
@@ -144,7 +148,7 @@ class _Call:
 
 
 def _run(call: _Call, deadline: float, done: SimpleQueue[tuple[_Call, Outcome]]) -> None:
-    bulkhead = call.hook.bulkhead
+    bulkhead = call.implementation.bulkhead
     if bulkhead.enter(deadline):
         try:
             outcome = _isolated(call)
@@ -152,14 +156,14 @@ def _run(call: _Call, deadline: float, done: SimpleQueue[tuple[_Call, Outcome]])
             bulkhead.leave()
     else:
         outcome = call.failed(
-            TeardownFailed(f"all {bulkhead.limit} calls to {call.hook.plugin} are taken")
+            TeardownFailed(f"all {bulkhead.limit} calls to {call.implementation.plugin} are taken")
         )
     done.put((call, outcome))
 
 
 def _isolated(call: _Call) -> Outcome:
     try:
-        said = call.hook.call(account=call.account)
+        said = call.implementation.call(account=call.account)
         if said is not None and not isinstance(said, str):
             raise TeardownFailed(f"returned {type(said).__name__} instead of None or text")
     except BaseException as error:  # SystemExit of a plugin included
@@ -173,7 +177,7 @@ def _isolated(call: _Call) -> Outcome:
 
 def _fields(outcome: Outcome) -> dict[str, Any]:
     return {
-        "plugin": outcome.hook.plugin,
+        "plugin": outcome.plugin,
         "account": outcome.account.id,
         "user": outcome.account.user_id,
         "outcome": outcome.failure or outcome.said,

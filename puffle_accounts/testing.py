@@ -79,8 +79,8 @@ def call(plugin: Any, account: Account, seconds: float = 10.0) -> Result:
     Raises:
         BrokenPlugin: the service could not use the plugin.
     """
-    hooks = _configured(plugin).hooks(account.type)
-    outcomes = teardown.run(hooks, account, time.monotonic() + seconds)
+    implementations = _configured(plugin).implementations(account.type)
+    outcomes = teardown.call_all(implementations, account, time.monotonic() + seconds)
     failed = next((outcome for outcome in outcomes if outcome.failure), None)
     said = next((outcome.said for outcome in outcomes if outcome.said), None)
     return Result(

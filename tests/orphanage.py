@@ -8,8 +8,6 @@ from datetime import timedelta
 from support import COLUMN_OF, Stack
 
 from puffle_accounts import Account
-from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.hooks.registry import Hook
 from puffle_accounts.orphans.ledger import Ledger
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.testing import account
@@ -19,8 +17,7 @@ MAILBOX = ("email_address", "agentmail_inbox_id", "instantly_account_id")
 
 def failed(plugin: str, account: Account, **details) -> Outcome:
     """Return the outcome of a call that failed."""
-    hook = Hook(plugin, lambda account: None, Bulkhead(1))
-    return Outcome(hook, account, 0, **{"failure": "left by a test", **details})
+    return Outcome(plugin, account, 0, **{"failure": "left by a test", **details})
 
 
 def ledger_of(stack: Stack, **clock) -> Ledger:

@@ -145,10 +145,12 @@ def test_a_provider_that_has_recovered_is_served_again():
 def test_a_hung_plugin_fills_its_own_places_and_no_others():
     hang = plugin_of("hung", limit=2, teardown_account=hookimpl(lambda account: time.sleep(FAR)))
     healthy = plugin_of("healthy", limit=2, teardown_account=hookimpl(lambda account: "done"))
-    hooks = Plugins([hang, healthy]).hooks("email")
+    hooks = Plugins([hang, healthy]).implementations("email")
     deadline = time.monotonic() + 2.0
     with ThreadPoolExecutor(8) as requests:
-        batches = list(requests.map(lambda _: teardown.run(hooks, account(), deadline), range(8)))
+        batches = list(
+            requests.map(lambda _: teardown.call_all(hooks, account(), deadline), range(8))
+        )
     said = [outcome.failure or outcome.said for batch in batches for outcome in batch]
     assert sorted(said) == sorted(
         ["done"] * 8
@@ -164,9 +166,11 @@ def test_a_hook_that_raises_gives_its_place_back():
         calls.append(account)
         raise SystemExit
 
-    hooks = Plugins([plugin_of("crm", limit=1, teardown_account=hookimpl(exits))]).hooks("email")
+    hooks = Plugins([plugin_of("crm", limit=1, teardown_account=hookimpl(exits))]).implementations(
+        "email"
+    )
     for _ in range(3):
-        teardown.run(hooks, account(), time.monotonic() + FAR)
+        teardown.call_all(hooks, account(), time.monotonic() + FAR)
     assert len(calls) == 3
 
 

@@ -1,5 +1,6 @@
 """Contract §1: 503 while nothing has been done, 500 when the row cannot be changed."""
 
+import logging
 import os
 import random
 import signal
@@ -133,6 +134,48 @@ def test_a_row_that_cannot_be_changed_any_more_is_a_failed_delete(live):
     assert (live.row(account)["status"], live.orphans()) == ("connected", [])
 
 
+# A fault of the service itself
+
+
+def assert_internal_error(answer, caplog):
+    assert_problem(answer, 500, "internal_error")
+    assert "not known" in answer.json()["detail"]
+    assert "safe" in answer.json()["detail"]
+    [record] = [each for each in caplog.records if each.getMessage() == "request.failed"]
+    assert record.exc_info, "the log has the traceback"
+
+
+def test_a_statement_that_the_database_refuses_is_not_called_its_absence(live, caplog):
+    account = live.add_email()
+    live.sql("ALTER TABLE api_keys RENAME COLUMN revoked_at TO elsewhere")
+    assert_internal_error(live.delete(account), caplog)
+    assert live.sandbox.calls == []
+
+
+def test_a_fault_after_the_row_was_changed_does_not_say_that_it_is_still_there(live, caplog):
+    def break_(record):
+        if record.getMessage() == "account.deleted":
+            raise ZeroDivisionError
+        return True
+
+    account = live.add_email()
+    logger = logging.getLogger("puffle_accounts.service")
+    logger.addFilter(break_)
+    try:
+        assert_internal_error(live.delete(account), caplog)
+    finally:
+        logger.removeFilter(break_)
+    assert live.row(account) is None
+
+
+def test_a_retrier_does_not_wait_for_a_statement_to_become_right(stack):
+    stack.sql("ALTER TABLE orphans RENAME COLUMN parked_at TO elsewhere")
+    ended = stack.command("orphans", "retry", "--every", "60")
+    assert ended.returncode == 1
+    assert "Error: database: " in ended.stderr
+    assert "database.unavailable" not in ended.stderr
+
+
 # PostgreSQL's own
 
 
@@ -202,7 +245,7 @@ def test_a_key_whose_claim_got_no_answer_is_free_at_once(stack, gunicorn):
 def test_a_database_that_was_away_for_a_moment_is_asked_again(live):
     def blink(account):
         live.database.close_all()
-        live.database._failed_at = time.monotonic()  # another request has met it away
+        live.database._adapter.failed_at = time.monotonic()  # another request has met it away
 
     use(live, crm=blink)
     account = live.add_email()

@@ -94,8 +94,8 @@ def load(name: str, **arguments):
 
 def run(plugins: list, type: str = "email"):
     """Return what became of each plugin's calls for an account of this type."""
-    hooks = Plugins(plugins).hooks(type)
-    return teardown.run(hooks, account(type=type), time.monotonic() + 10)
+    hooks = Plugins(plugins).implementations(type)
+    return teardown.call_all(hooks, account(type=type), time.monotonic() + 10)
 
 
 def test_the_three_providers_come_by_entry_point_like_any_other(install):
@@ -108,8 +108,8 @@ def test_an_installed_plugin_is_shown_with_its_distribution_and_called(install):
     install("third-party", GOOD)
     plugin, loaded = load("third-party")
     assert (plugin.distribution, plugin.state) == ("third-party 1.0", "ok")
-    hooks = [hook for hook in loaded.hooks("email") if hook.plugin == "third-party"]
-    (outcome,) = teardown.run(hooks, account(), time.monotonic() + 10)
+    hooks = [hook for hook in loaded.implementations("email") if hook.plugin == "third-party"]
+    (outcome,) = teardown.call_all(hooks, account(), time.monotonic() + 10)
     assert (outcome.said, outcome.failure) == ("done", None)
 
 
@@ -120,8 +120,8 @@ def assert_broken(plugin, loaded, said: str, caplog) -> None:
     (line,) = [record for record in caplog.records if record.getMessage() == "plugin.broken"]
     assert (line.levelno, line.plugin, line.reason) == (logging.ERROR, plugin.name, plugin.problem)
     for type in ("linkedin", "email", "whatsapp"):
-        hooks = [hook for hook in loaded.hooks(type) if hook.plugin == plugin.name]
-        (outcome,) = teardown.run(hooks, account(type=type), time.monotonic() + 10)
+        hooks = [hook for hook in loaded.implementations(type) if hook.plugin == plugin.name]
+        (outcome,) = teardown.call_all(hooks, account(type=type), time.monotonic() + 10)
         assert said in outcome.failure
         assert not outcome.permanent
 
@@ -187,7 +187,7 @@ def test_a_disabled_plugin_is_not_even_imported(install, caplog, source):
     plugin, loaded = load("third-party", disabled={"third-party"})
     assert plugin.state == "disabled"
     assert "third_party" not in sys.modules
-    assert "third-party" not in {hook.plugin for hook in loaded.hooks("email")}
+    assert "third-party" not in {hook.plugin for hook in loaded.implementations("email")}
     assert not caplog.records
 
 
@@ -307,7 +307,7 @@ def test_a_wrapper_is_around_each_providers_call():
         ]
     )
     assert sorted(calls) == ["around", "around", "one", "two"]
-    assert {outcome.hook.plugin for outcome in outcomes} == {"one", "two"}
+    assert {outcome.plugin for outcome in outcomes} == {"one", "two"}
 
 
 def test_a_module_may_have_both_and_its_wrapper_is_around_its_own_call_too():
@@ -376,7 +376,7 @@ def test_a_wrapper_that_raises_counts_as_a_failure_of_each_call_it_wraps(functio
             plugin_of("two", teardown_account=hookimpl(called([], "two"))),
         ]
     )
-    assert {outcome.hook.plugin for outcome in outcomes if outcome.failure} == {"one", "two"}
+    assert {outcome.plugin for outcome in outcomes if outcome.failure} == {"one", "two"}
 
 
 def test_a_wrapper_sees_a_failure_and_may_add_to_it():

@@ -14,8 +14,8 @@ from orphanage import called_for, failed, leave, ledger_of, record
 from support import only, plugin_of, wait_until
 
 from puffle_accounts import clock, database, hookimpl
-from puffle_accounts.database import UNAVAILABLE
 from puffle_accounts.database.postgres import Postgres
+from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.hooks import registry
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.orphans.ledger import MOST_ATTEMPTS
@@ -382,7 +382,7 @@ def test_no_transaction_is_open_while_a_provider_is_awaited(live, background, by
 def test_where_the_database_fails_the_run_says_so_and_the_orphan_stays(live):
     leave(live)
     live.sql("ALTER TABLE accounts RENAME TO accounts_away")
-    with pytest.raises(UNAVAILABLE):
+    with pytest.raises(DatabaseUnavailable):
         retry(live)
     [orphan] = live.orphans()
     assert orphan["attempts"] == 1

@@ -21,7 +21,7 @@ from puffle_accounts.database import schema
 USER = "6c7e1c8e-8c6b-4f0e-9a53-3b1f5d0c6d0a"
 OWN = {"api_keys", "orphans", "idempotency_keys", "puffle_accounts_migrations"}
 UUIDS = {
-    "accounts": {"id", "user_id", "domain_id"},
+    "accounts": {"id", "user_id"},
     "api_keys": {"user_id"},
     "orphans": {"id", "account_id", "user_id"},
     "idempotency_keys": {"user_id", "account_id"},
@@ -110,7 +110,7 @@ def test_the_tables_hold_the_columns_of_the_contract_and_uuids_as_they_should_be
 @only("sqlite")
 def test_every_uuid_in_sqlite_is_lower_case_text_with_dashes(live):
     live.sandbox.behave("unipile", "fail")
-    account = live.add_linkedin(domain_id=uuid.uuid4())
+    account = live.add_linkedin()
     assert live.delete(account.upper(), Idempotency_Key="k").status_code == 200
     for table, columns in UUIDS.items():
         for column in columns:

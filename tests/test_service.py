@@ -259,13 +259,19 @@ def test_a_row_that_changes_meanwhile_is_looked_at_afresh(live, type, column, be
 
 def test_other_columns_may_change_meanwhile_and_keep_what_they_got(live):
     account_id = live.add_linkedin()
-    others = {"display_name": "Grace", "metadata": {"a": 1}, "signature": "x", "is_premium": True}
-    hook, seen = provider(lambda number: live.change(account_id, updated_at=None, **others))
+    others = {"display_name": "Grace", "metadata": {"a": 1}}
+
+    def change(_):
+        live.change(account_id, updated_at=None, **others)
+        live.sql("UPDATE accounts SET signature = 'x', daily_limit = 7")
+
+    hook, seen = provider(change)
     use(live, crm=hook)
     assert_done(live.delete(account_id))
     assert len(seen) == 1
     row = live.row(account_id)
     assert {name: row[name] for name in others} == others
+    assert live.sql("SELECT signature, daily_limit FROM accounts") == [("x", 7)]
     assert (row["status"], row["updated_at"] is None) == ("disconnected", False)
 
 

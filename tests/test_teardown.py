@@ -313,9 +313,9 @@ def test_a_machine_without_threads_left_leaves_an_orphan_and_waits_for_nobody(mo
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     plugin = plugin_of("crm", teardown_account=hookimpl(does("done")))
-    hooks = Plugins([plugin]).hooks("email")
+    hooks = Plugins([plugin]).implementations("email")
     started = time.monotonic()
-    (outcome,) = teardown.run(hooks, account(), started + 20)
+    (outcome,) = teardown.call_all(hooks, account(), started + 20)
     assert outcome.failure == "RuntimeError: can't start new thread"
     assert time.monotonic() - started < 10
 

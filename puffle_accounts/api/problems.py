@@ -26,6 +26,10 @@ DETAILS = {
     "idempotency_key_in_use": (409, "A request with this Idempotency-Key is being worked on."),
     "idempotency_key_reused": (422, "This Idempotency-Key belongs to another account."),
     "delete_failed": (500, "The account could not be deleted and is still there; try again."),
+    "internal_error": (
+        500,
+        "The service failed. What became of the account is not known; asking again is safe.",
+    ),
     "database_unavailable": (503, "The database did not answer; nothing was done. Try again."),
 }
 
@@ -55,4 +59,4 @@ def init_app(app: Flask) -> None:
 
 def _from_bug(error: Exception) -> Response:
     log.error("request.failed", exc_info=error)
-    return response(Problem("delete_failed"))
+    return response(Problem("internal_error"))

@@ -12,12 +12,17 @@ from puffle_accounts import context, idempotency
 from puffle_accounts.account import Account, parse_id
 from puffle_accounts.api.auth import token_auth
 from puffle_accounts.api.problems import response
-from puffle_accounts.database import UNAVAILABLE
-from puffle_accounts.errors import DeleteFailed, InvalidKey, KeyInUse, KeyReused, Problem
+from puffle_accounts.errors import (
+    DatabaseUnavailable,
+    DeleteFailed,
+    InvalidKey,
+    KeyInUse,
+    KeyReused,
+    Problem,
+)
 from puffle_accounts.idempotency import Replay, Sweeper
 from puffle_accounts.keys import Caller
 from puffle_accounts.service import Service
-from puffle_accounts.text import one_line
 
 RETRY_AFTER = "5"  # seconds until the database may be back
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -67,8 +72,8 @@ def init_app(app: Flask, service: Service) -> None:
     app.after_request(_end)
     for error, code in PROBLEMS.items():
         app.register_error_handler(error, lambda _, code=code: response(Problem(code)))
-    for error in UNAVAILABLE:  # once a provider has been called, it is a DeleteFailed
-        app.register_error_handler(error, _unavailable)
+    # Once a provider has been called, it is a DeleteFailed.
+    app.register_error_handler(DatabaseUnavailable, _unavailable)
 
 
 def _begin() -> None:
@@ -97,5 +102,5 @@ def _success(teardown_status: str, replayed: bool = False) -> Response:
 
 
 def _unavailable(error: Exception) -> Response:
-    log.error("database.unavailable", extra={"reason": one_line(error)})
+    log.error("database.unavailable", extra={"reason": str(error)})
     return response(Problem("database_unavailable", Retry_After=RETRY_AFTER))

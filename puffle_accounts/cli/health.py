@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
+from peewee import PeeweeException
+
 from puffle_accounts import context
-from puffle_accounts.database import UNAVAILABLE, schema
+from puffle_accounts.database import schema
+from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.hooks import registry
 from puffle_accounts.hooks.registry import Plugin
 from puffle_accounts.service import Service
@@ -35,7 +38,7 @@ def check(service: Service) -> Iterator[Finding]:
 def _database(service: Service) -> Iterator[Finding]:
     try:
         pending = [name for name, applied in schema.status(service.database) if not applied]
-    except UNAVAILABLE as error:
+    except (DatabaseUnavailable, PeeweeException) as error:
         yield Finding(False, "database", one_line(error))
         return
     yield Finding(True, "database", "answers")

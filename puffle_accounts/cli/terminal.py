@@ -10,9 +10,9 @@ from typing import Any
 import click
 from flask import current_app
 from flask.cli import AppGroup
+from peewee import PeeweeException
 
-from puffle_accounts.database import UNAVAILABLE
-from puffle_accounts.errors import ConfigError, SchemaError
+from puffle_accounts.errors import ConfigError, DatabaseUnavailable, SchemaError
 from puffle_accounts.service import Service
 from puffle_accounts.text import one_line
 
@@ -33,7 +33,7 @@ class Group(AppGroup):
             return super().invoke(ctx)
         except (ConfigError, SchemaError) as error:
             raise click.ClickException(one_line(error)) from error
-        except UNAVAILABLE as error:
+        except (DatabaseUnavailable, PeeweeException) as error:
             raise click.ClickException(_database_said(error)) from error
 
 

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from peewee import OperationalError, PeeweeException
-from playhouse.pool import MaxConnectionsExceeded
-
 from puffle_accounts.database import postgres, sqlite
 from puffle_accounts.database.postgres import Postgres
 from puffle_accounts.database.sqlite import Sqlite
 
 Database = Sqlite | Postgres
-
-#: What "the database did not answer" looks like. A full pool is a ValueError in Peewee.
-UNAVAILABLE = (PeeweeException, MaxConnectionsExceeded)
-
-#: What a connection that broke looks like, among others.
-BROKEN = OperationalError
 
 
 def connect(url: str) -> Database:

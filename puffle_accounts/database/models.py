@@ -8,9 +8,7 @@ from uuid import UUID
 
 from peewee import (
     AutoField,
-    BooleanField,
     CharField,
-    CompositeKey,
     DateTimeField,
     Field,
     IntegerField,
@@ -43,7 +41,7 @@ class TimeField(DateTimeField):
 
 
 class AccountRow(Model):
-    """`accounts` as the other Puffle services know it, and `metadata`."""
+    """What this service reads of `accounts`, and `metadata`, which it adds."""
 
     id = UUIDField(primary_key=True)
     user_id = UUIDField()
@@ -53,22 +51,9 @@ class AccountRow(Model):
     created_at = TimeField(null=True)
     updated_at = TimeField(null=True)
     provider_account_id = TextField(null=True)
-    profile_url = TextField(null=True)
-    is_premium = BooleanField(null=True)
-    has_sales_navigator = BooleanField(null=True)
-    weekly_connection_limit = IntegerField(null=True)
-    weekly_message_limit = IntegerField(null=True)
     email_address = TextField(null=True)
-    domain_id = UUIDField(null=True)
     agentmail_inbox_id = TextField(null=True)
     instantly_account_id = TextField(null=True)
-    warmup_status = CharField(null=True)
-    first_name = TextField(null=True)
-    last_name = TextField(null=True)
-    signature = TextField(null=True)
-    daily_limit = IntegerField(null=True)
-    instantly_tag_id = TextField(null=True)
-    instantly_warmup_tag_id = TextField(null=True)
     metadata = JSONField(null=True)
 
     class Meta:
@@ -110,20 +95,4 @@ class Orphan(Model):
         table_name = "orphans"
 
 
-class IdempotencyKey(Model):
-    """A key that a client gave to a DELETE; finished once the DELETE answered 200."""
-
-    user_id = UUIDField()
-    key = TextField()
-    account_id = UUIDField()
-    token = CharField()
-    leased_until = TimeField()
-    finished_at = TimeField(null=True)
-    teardown_status = CharField(null=True)
-
-    class Meta:
-        table_name = "idempotency_keys"
-        primary_key = CompositeKey("user_id", "key")
-
-
-MODELS: list[Any] = [AccountRow, ApiKey, Orphan, IdempotencyKey]
+MODELS: list[Any] = [AccountRow, ApiKey, Orphan]

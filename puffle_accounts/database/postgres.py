@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import peewee
-from peewee import OperationalError, PostgresqlDatabase
-from playhouse.pool import _PooledPostgresqlDatabase
+from peewee import InterfaceError, NotSupportedError, OperationalError, PeeweeException
+from playhouse.pool import PooledPostgresqlDatabase
 
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.database.pooled import CONNECTIONS, WAIT, Pooled, place
@@ -17,6 +17,9 @@ from puffle_accounts.errors import ConfigError
 
 CONNECT_TIMEOUT = 3  # seconds
 ACTIVE = 1  # libpq's PQTRANS_ACTIVE
+#: How a database that cannot be reached looks, and a plan that a migration has outdated.
+AWAY = (OperationalError, InterfaceError, NotSupportedError)
+UNDEFINED_TABLE = "42P01"
 SILENCE = 2 * WAIT  # seconds for a statement, after which PostgreSQL counts as gone
 
 
@@ -28,9 +31,24 @@ class _Adapter(peewee.Psycopg3Adapter):
     switched to while the pool's lock is held.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed_at = float("-inf")
+
     def connect(self, db: Any, **params: Any) -> Any:
-        """Return a connection that gives a server up which says nothing for `db.patience`."""
-        conn = super().connect(db, **params)
+        """Return a connection that gives a server up which says nothing for `db.patience`.
+
+        Fails at once for a second after a failed connect: the pool connects under its lock, so
+        that requests which meet a silent server would wait for its connect time-out one after
+        the other.
+        """
+        if time.monotonic() - self.failed_at < 1:
+            raise OperationalError("the database refused a connection a moment ago")
+        try:
+            conn = super().connect(db, **params)
+        except Exception:
+            self.failed_at = time.monotonic()
+            raise
         _read_any_time(conn)
         wait = conn.wait
 
@@ -71,30 +89,11 @@ def _read_any_time(conn: Any) -> None:
         conn.adapters.register_loader(name, Lenient)
 
 
-class _ConnectingPostgres(PostgresqlDatabase):
-    """Fails at once for a second after a failed connect.
-
-    The pool connects under its lock: without this, requests that meet a silent
-    server would wait for its connect time-out one after the other.
-    """
-
-    psycopg3_adapter = _Adapter
-    _failed_at = float("-inf")
-
-    def _connect(self) -> Any:
-        if time.monotonic() - self._failed_at < 1:
-            raise OperationalError("the database refused a connection a moment ago")
-        try:
-            return super()._connect()  # type: ignore[misc]
-        except Exception:
-            self._failed_at = time.monotonic()
-            raise
-
-
-class Postgres(Pooled, _PooledPostgresqlDatabase, _ConnectingPostgres):
+class Postgres(Pooled, PooledPostgresqlDatabase):
     """PostgreSQL through psycopg 3 and Peewee's pool; libpq reads the URL."""
 
     IS = "IS NOT DISTINCT FROM"
+    psycopg3_adapter = _Adapter
 
     def __init__(self, url: str, **params: Any) -> None:
         super().__init__(
@@ -107,14 +106,19 @@ class Postgres(Pooled, _PooledPostgresqlDatabase, _ConnectingPostgres):
         self._places = Bulkhead(CONNECTIONS, WAIT)
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Hold a connection for single statements that read."""
+    def _connected(self) -> Iterator[None]:
         with place(self._places), self.connection_context():
             yield
 
-    def autocommitting(self) -> Any:
-        """Hold a connection for one statement that writes; it commits by itself."""
-        return self.reading()
+    def _is_away(self, error: PeeweeException) -> bool:
+        return isinstance(error, AWAY) or _sqlstate(error) == UNDEFINED_TABLE
+
+
+def _sqlstate(error: Any) -> str | None:
+    """Return the server's code of an error that Peewee has wrapped, perhaps several times."""
+    while isinstance(error, PeeweeException):
+        error = getattr(error, "orig", None)
+    return getattr(error, "sqlstate", None)
 
 
 def connect(url: str) -> Postgres:

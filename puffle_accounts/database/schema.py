@@ -7,8 +7,7 @@ from pathlib import Path
 
 from playhouse.migrations import Runner
 
-from puffle_accounts.database import Database
-from puffle_accounts.database.pooled import WAIT
+from puffle_accounts.database.pooled import WAIT, Pooled
 from puffle_accounts.database.postgres import Postgres
 from puffle_accounts.errors import SchemaError
 
@@ -17,7 +16,7 @@ HISTORY = "puffle_accounts_migrations"
 LOCK = 7_833_531  # any number that nobody else locks
 
 
-def upgrade(database: Database) -> list[str]:
+def upgrade(database: Pooled) -> list[str]:
     """Apply every pending migration, each in a transaction of its own; return their names.
 
     Raises:
@@ -36,7 +35,7 @@ def upgrade(database: Database) -> list[str]:
     return applied
 
 
-def _require_unicode(database: Database) -> None:
+def _require_unicode(database: Pooled) -> None:
     """Refuse a database that could not store what a plugin or a provider may say."""
     if isinstance(database, Postgres):
         with database.reading():
@@ -53,11 +52,11 @@ def _wait_for_others(database: Postgres) -> None:
     database.sql(f"SET LOCAL lock_timeout = '{WAIT}s'")
 
 
-def status(database: Database) -> list[tuple[str, datetime | None]]:
+def status(database: Pooled) -> list[tuple[str, datetime | None]]:
     """Return every migration with the time it was applied, `None` while it is pending."""
     with database.reading():
         return [(m.name, m.applied) for m in _runner(database).status()]
 
 
-def _runner(database: Database) -> Runner:
+def _runner(database: Pooled) -> Runner:
     return Runner(database, str(DIRECTORY), table_name=HISTORY)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from peewee import SqliteDatabase
+from peewee import DatabaseError, PeeweeException
 from playhouse import db_url
-from playhouse.pool import _PooledSqliteDatabase
+from playhouse.pool import PooledSqliteDatabase
 
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.database.pooled import CONNECTIONS, WAIT, Pooled, place
@@ -19,19 +19,26 @@ from puffle_accounts.errors import ConfigError
 OLDEST_SQLITE = (3, 35, 0)  # RETURNING
 
 
-class _OpeningSqlite(SqliteDatabase):
-    """Says which file it could not open, and reads text whatever its bytes are."""
+#: How SQLite says that a database cannot be used now (`sqlite3_errstr`), or not yet. Python
+#: tells a mistake in a statement by the same class.
+AWAY = (
+    "unable to open database file",
+    "database is locked",
+    "database table is locked",
+    "disk I/O error",
+    "database or disk is full",
+    "attempt to write a readonly database",
+    "database disk image is malformed",
+    "file is not a database",
+    "locking protocol",
+    "out of memory",
+    "no such table",
+)
 
-    def _connect(self) -> Any:
-        try:
-            conn = super()._connect()  # type: ignore[misc]
-        except sqlite3.Error as error:
-            raise sqlite3.OperationalError(f"{self.database}: {error}") from error
-        conn.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
-        return conn
+_readable = functools.partial(str, encoding="utf-8", errors="replace")
 
 
-class Sqlite(Pooled, _PooledSqliteDatabase, _OpeningSqlite):
+class Sqlite(Pooled, PooledSqliteDatabase):
     """SQLite with one writer at a time in this process.
 
     Under gevent SQLite's own busy handler would block every greenlet, so writers
@@ -54,15 +61,22 @@ class Sqlite(Pooled, _PooledSqliteDatabase, _OpeningSqlite):
         )
         self._writer = Bulkhead(1, WAIT)
 
-    def reading(self) -> Any:
-        """Hold a connection for single statements that read."""
-        return self.connection_context()
+    def _connect(self) -> Any:
+        """Return a connection that reads text whatever its bytes are, or say which file it was."""
+        try:
+            conn = super()._connect()
+        except sqlite3.Error as error:
+            raise sqlite3.OperationalError(f"{self.database}: {error}") from error
+        conn.text_factory = _readable
+        return conn
 
     @contextmanager
-    def autocommitting(self) -> Iterator[None]:
-        """Hold a connection for one statement that writes."""
+    def _connected_to_write(self) -> Iterator[None]:
         with place(self._writer), self.connection_context():
             yield
+
+    def _is_away(self, error: PeeweeException) -> bool:
+        return isinstance(error, DatabaseError) and any(words in str(error) for words in AWAY)
 
 
 def connect(url: str) -> Sqlite:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Hook:
+class Implementation:
     """One implementation of `teardown_account`, with everybody's wrappers around it."""
 
     plugin: str
@@ -81,24 +81,24 @@ class Plugins:
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self.all = list(plugins)
         self.active = [plugin for plugin in self.all if not plugin.disabled]
-        self._hooks: dict[str, list[Hook]] = {}
+        self._implementations: dict[str, list[Implementation]] = {}
 
-    def hooks(self, account_type: str) -> list[Hook]:
+    def implementations(self, account_type: str) -> list[Implementation]:
         """Return what has to be called for an account of this type; isolated once, then kept."""
-        if account_type not in self._hooks:
-            self._hooks[account_type] = self._isolate(account_type)
-        return self._hooks[account_type]
+        if account_type not in self._implementations:
+            self._implementations[account_type] = self._isolate(account_type)
+        return self._implementations[account_type]
 
-    def hooks_of(self, plugin: str, account_type: str) -> list[Hook]:
+    def implementations_of(self, plugin: str, account_type: str) -> list[Implementation]:
         """Return those of one plugin; one that does not take the type any more must not pass."""
-        found = [hook for hook in self.hooks(account_type) if hook.plugin == plugin]
+        found = [each for each in self.implementations(account_type) if each.plugin == plugin]
         refusal = _stand_in(f"plugin {plugin} takes no accounts of type {account_type}")
-        return found or [Hook(plugin, refusal, Bulkhead(1))]
+        return found or [Implementation(plugin, refusal, Bulkhead(1))]
 
-    def _isolate(self, account_type: str) -> list[Hook]:
+    def _isolate(self, account_type: str) -> list[Implementation]:
         concerned = [p for p in self.active if p.problem or p.accepts(account_type)]
         wrappers = [impl for p in concerned for impl in p.impls[TEARDOWN] if wraps(impl)]
-        hooks = []
+        found = []
         for plugin in concerned:
             problem = f"plugin {plugin.name} cannot be used: {plugin.problem}"
             calls: list[Callable[..., Any]] = [_stand_in(problem)] if plugin.problem else []
@@ -107,8 +107,8 @@ class Plugins:
                 for impl in plugin.impls[TEARDOWN]
                 if not wraps(impl)
             ]
-            hooks += [Hook(plugin.name, call, plugin.bulkhead) for call in calls]
-        return hooks
+            found += [Implementation(plugin.name, call, plugin.bulkhead) for call in calls]
+        return found
 
 
 def load(

@@ -94,9 +94,9 @@ class Ledger:
         A first retry may come at once, or when the provider's Retry-After is over.
         """
         now = self.now()
-        in_order = sorted(failures, key=lambda failure: failure.hook.plugin)
+        in_order = sorted(failures, key=lambda failure: failure.plugin)
         for failure in in_order:  # the same for all requests: those of one account cannot deadlock
-            account, plugin = failure.account, failure.hook.plugin
+            account, plugin = failure.account, failure.plugin
             self.database.sql(
                 RECORD,
                 orphan_id(plugin, account),

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from puffle_accounts import clock, context
-from puffle_accounts.database import UNAVAILABLE
+from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.hooks.registry import Plugin, Plugins
 from puffle_accounts.orphans.ledger import Claimed, Ledger
 from puffle_accounts.orphans.superseded import is_superseded
 from puffle_accounts.teardown import Batch, Outcome
-from puffle_accounts.text import one_line
 
 SIDE_BY_SIDE = 8  # calls at a time to one provider
 RESULTS = ("done", "superseded", "failed", "parked")
@@ -132,8 +131,8 @@ class Run:
             self.ledger.forget(orphan)
             self._report("superseded", orphan, clock.ms_since(began))
             return False
-        for hook in self.plugins.hooks_of(orphan.plugin, orphan.account.type):
-            batch.start(hook, orphan.account)
+        for implementation in self.plugins.implementations_of(orphan.plugin, orphan.account.type):
+            batch.start(implementation, orphan.account)
         return True
 
     def _settle(self, orphan: Claimed, outcome: Outcome) -> None:
@@ -173,9 +172,9 @@ def repeat(run: Callable[[], Counter[str]], seconds: float, stop: threading.Even
     while not stop.is_set():
         try:
             results = run()
-        except UNAVAILABLE as error:
+        except DatabaseUnavailable as error:
             if not away:
-                log.warning("database.unavailable", extra={"reason": one_line(error)})
+                log.warning("database.unavailable", extra={"reason": str(error)})
             away = True
         else:
             if away:
