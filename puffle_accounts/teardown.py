@@ -45,72 +45,31 @@ class Outcome:
     status: int | None = None
 
 
-class Batch:
-    """Calls that run side by side under one deadline.
+def call_all(
+    implementations: Iterable[Implementation], account: Account, deadline: float
+) -> list[Outcome]:
+    """Call each implementation with the account, all at the same time; return what became of each.
 
     Each call has a daemon thread of its own: a thread that hangs is waited for by
     nobody, neither at the deadline nor at exit, as a `ThreadPoolExecutor` would.
     Under gevent the same threads are greenlets.
 
     Args:
-        deadline: when nobody waits any longer, in seconds of `time.monotonic()`.
+        deadline: when nobody waits any longer, in seconds of `time.monotonic()`; what is
+            not done by then counts as failed.
     """
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._waiting: list[_Call] = []
-        self._done: SimpleQueue[tuple[_Call, Outcome]] = SimpleQueue()
-
-    def start(self, implementation: Implementation, account: Account) -> None:
-        """Call an implementation with an account, in the background."""
-        call = _Call(implementation, account, context.request_id.get(), time.monotonic())
-        self._waiting.append(call)
-        if call.started >= self._deadline:
-            return
-        work = contextvars.Context()  # an empty one: a plugin sees nothing of the request
-        work.run(context.deadline.set, self._deadline)
-        work.run(context.request_id.set, call.request_id)
-        thread = threading.Thread(
-            target=work.run,
-            args=(_run, call, self._deadline, self._done),
-            name=f"teardown-{implementation.plugin}",
-            daemon=True,
-        )
+    done: _Done = SimpleQueue()
+    waiting = [_start(each, account, deadline, done) for each in implementations]
+    outcomes = []
+    while waiting:
         try:
-            thread.start()
-        except RuntimeError as error:  # the machine has no thread left
-            self._done.put((call, call.failed(error)))
-
-    def finish(self) -> list[Outcome]:
-        """Return every call's outcome; what is not done at the deadline counts as failed."""
-        outcomes = []
-        while self._waiting:
-            try:
-                left = self._deadline - time.monotonic()
-                call, outcome = self._done.get(timeout=max(left, 0))
-            except Empty:
-                break
-            self._waiting.remove(call)
-            outcomes.append(outcome)
-        late = TeardownFailed("did not finish before the teardown deadline")
-        for call in self._waiting:
-            context.request_id.set(call.request_id)  # a retry's calls are of several requests
-            outcomes.append(call.failed(late))
-        return outcomes
-
-
-def call_all(
-    implementations: Iterable[Implementation], account: Account, deadline: float
-) -> list[Outcome]:
-    """Call each implementation with the account, all at the same time.
-
-    Args:
-        deadline: when nobody waits any longer, in seconds of `time.monotonic()`.
-    """
-    batch = Batch(deadline)
-    for implementation in implementations:
-        batch.start(implementation, account)
-    return batch.finish()
+            call, outcome = done.get(timeout=max(deadline - time.monotonic(), 0))
+        except Empty:
+            break
+        waiting.remove(call)
+        outcomes.append(outcome)
+    late = TeardownFailed("did not finish before the teardown deadline")
+    return outcomes + [call.failed(late) for call in waiting]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +78,6 @@ class _Call:
 
     implementation: Implementation
     account: Account
-    request_id: str | None
     started: float
 
     def done(self, said: str | None) -> Outcome:
@@ -147,7 +105,30 @@ class _Call:
         return outcome
 
 
-def _run(call: _Call, deadline: float, done: SimpleQueue[tuple[_Call, Outcome]]) -> None:
+_Done = SimpleQueue[tuple[_Call, Outcome]]
+
+
+def _start(implementation: Implementation, account: Account, deadline: float, done: _Done) -> _Call:
+    call = _Call(implementation, account, time.monotonic())
+    if call.started >= deadline:
+        return call
+    work = contextvars.Context()  # an empty one: a plugin sees nothing of the request
+    work.run(context.deadline.set, deadline)
+    work.run(context.request_id.set, context.request_id.get())
+    thread = threading.Thread(
+        target=work.run,
+        args=(_run, call, deadline, done),
+        name=f"teardown-{implementation.plugin}",
+        daemon=True,
+    )
+    try:
+        thread.start()
+    except RuntimeError as error:  # the machine has no thread left
+        done.put((call, call.failed(error)))
+    return call
+
+
+def _run(call: _Call, deadline: float, done: _Done) -> None:
     bulkhead = call.implementation.bulkhead
     if bulkhead.enter(deadline):
         try:

@@ -281,6 +281,19 @@ def _read(terminal: int) -> bytes:
 
 # retry --every
 
+SLOW = """
+import os, time
+from puffle_accounts import hookimpl
+
+@hookimpl
+def teardown_account(account):
+    if account.metadata["number"] < 7:
+        time.sleep(600)
+    if os.environ["SLOW_FAILS"]:
+        raise ValueError("left")
+    return "done"
+"""
+
 
 def _end(process: subprocess.Popen, number: signal.Signals = signal.SIGTERM) -> tuple[float, str]:
     """Send the signal, expect exit 0; return the seconds it took and standard error."""
@@ -323,6 +336,39 @@ def test_sigterm_while_a_provider_hangs_finishes_what_is_under_way_within_the_de
     assert len(stack.sandbox.calls) == 8
     assert sorted(o["attempts"] for o in stack.orphans()) == [1] * 12 + [2] * 8
     assert {o["leased_until"] for o in stack.orphans()} == {None}
+
+
+def test_a_provider_that_hangs_holds_up_no_other_providers_next_pass(stack):
+    stack.sandbox.behave("unipile", "hang")
+    leave(stack, 9, "unipile")
+    process = stack.start_command(
+        "orphans", "retry", "--every", "0.1", PUFFLE_TEARDOWN_TIMEOUT="600"
+    )
+    wait_until(lambda: len(called_for(stack)) == 8)
+    for _ in range(3):
+        leave(stack, 1, "agentmail")
+        wait_until(lambda: {orphan["plugin"] for orphan in stack.orphans()} == {"unipile"})
+    assert len(called_for(stack)) == 8 + 3
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("fails", ["", "yes"], ids=["done", "failed"])
+def test_the_next_call_begins_as_soon_as_one_has_ended(stack, tmp_path, fails):
+    """Seven of forty hang for ever: all the others take turns in the eighth place."""
+    write_distribution(tmp_path, "puffle-slow", SLOW)
+    accounts = [account(type="crm", metadata={"number": number}) for number in range(40)]
+    record(stack, *(failed("puffle-slow", each) for each in accounts))
+    process = stack.start_command(
+        *("orphans", "retry"),
+        PYTHONPATH=str(tmp_path),
+        PUFFLE_TEARDOWN_TIMEOUT="600",
+        SLOW_FAILS=fails,
+    )
+    wait_until(lambda: sum(orphan["attempts"] == 1 for orphan in stack.orphans()) == 7)
+    process.kill()
+    process.communicate()
+    assert len(stack.orphans()) == (40 if fails else 7)
 
 
 @only("postgresql")

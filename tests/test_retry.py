@@ -18,8 +18,10 @@ from puffle_accounts.database.postgres import Postgres
 from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.hooks import registry
 from puffle_accounts.hooks.registry import Plugins
+from puffle_accounts.orphans.attempt import Retrier
+from puffle_accounts.orphans.lane import SIDE_BY_SIDE
 from puffle_accounts.orphans.ledger import MOST_ATTEMPTS
-from puffle_accounts.orphans.retry import SIDE_BY_SIDE, Run
+from puffle_accounts.orphans.retry import Pass, Scope
 from puffle_accounts.testing import account
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=timezone.utc)
@@ -28,8 +30,15 @@ EARLIEST = {"jitter": lambda least, most: least}
 LATEST = {"jitter": lambda least, most: most}
 
 
+def a_pass(live, timeout=2.0, ledger=None, only=None, **scope) -> Pass:
+    plugins = live.service.plugins
+    concerned = [plugin for plugin in plugins.active if only in (None, plugin.name)]
+    retrier = Retrier(ledger or live.service.ledger, plugins, timeout)
+    return Pass(retrier, Scope(concerned, **scope), threading.Event())
+
+
 def retry(live, timeout=2.0, **options):
-    return dict(Run(live.service.ledger, live.service.plugins, timeout, **options).work())
+    return dict(a_pass(live, timeout, **options).work())
 
 
 @pytest.fixture
@@ -153,7 +162,7 @@ def test_a_run_tries_no_orphan_twice_even_if_it_is_due_again_at_once(live, parke
     ledger = ledger_of(live, jitter=lambda least, most: -1.0)
     leave(live, 20, permanent=parked)
     live.sandbox.behave("unipile", "fail")
-    results = Run(ledger, live.service.plugins, 2.0, parked=parked).work()
+    results = retry(live, ledger=ledger, parked=parked)
     assert results == {"parked" if parked else "failed": 20}
     assert len(set(called_for(live))) == len(called_for(live)) == 20
 
@@ -286,7 +295,7 @@ def test_the_orphans_to_try_can_be_counted_before(live):
     record(live, failed("nobody", account()))
 
     def count(**options):
-        return Run(live.service.ledger, live.service.plugins, 2.0, **options).count()
+        return a_pass(live, **options).count()
 
     assert (count(), count(parked=True), count(limit=5)) == (7, 9, 5)
     assert (count(only="unipile"), count(only="unipile", parked=True)) == (3, 5)

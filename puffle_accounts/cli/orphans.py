@@ -17,7 +17,9 @@ from puffle_accounts import clock
 from puffle_accounts.cli import health
 from puffle_accounts.cli.terminal import Group, current_service, cut, json_array, table
 from puffle_accounts.database.models import Orphan
-from puffle_accounts.orphans import retry
+from puffle_accounts.hooks.registry import Plugin
+from puffle_accounts.orphans.attempt import RESULTS, Retrier
+from puffle_accounts.orphans.retry import Pass, Repetition, Scope
 from puffle_accounts.service import Service
 from puffle_accounts.text import one_line
 
@@ -83,34 +85,42 @@ def retry_(limit: int | None, only: str | None, parked: bool, every: float | Non
     if every is not None and math.isnan(every):  # in no range, and yet it passes
         raise click.UsageError("--every must be a number of seconds")
     service = current_service()
-    active = {plugin.name for plugin in service.plugins.active}
-    if only is not None and only not in active and only not in service.ledger.plugins():
+    stop = _stop_on_signals()
+    retrier = Retrier(service.ledger, service.plugins, service.timeout)
+    scope = Scope(_concerned(service, only), parked, limit or math.inf)
+    if every is not None:
+        Repetition(retrier, scope, every, stop).work()
+        return
+    results = _with_progress(retrier, scope, stop)
+    click.echo(_retry_said(service, results))
+    sys.exit(results["failed"] + results["parked"] > 0)
+
+
+def _concerned(service: Service, only: str | None) -> list[Plugin]:
+    active = service.plugins.active
+    names = {plugin.name for plugin in active}
+    if only is not None and only not in names and only not in service.ledger.plugins():
         raise click.ClickException(f"no plugin is called {only!r}; see puffle-accounts plugins")
+    return [plugin for plugin in active if only in (None, plugin.name)]
+
+
+def _stop_on_signals() -> threading.Event:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         # In a thread: set() would wait for ever for the wait() that it may interrupt.
         signal.signal(number, lambda *_: threading.Thread(target=stop.set).start())
+    return stop
 
-    def new_run() -> retry.Run:
-        most = limit or math.inf
-        return retry.Run(service.ledger, service.plugins, service.timeout, most, only, parked, stop)
 
-    if every is not None:
-        retry.repeat(lambda: new_run().work(), every, stop)
-        return
-    run = new_run()
-    if sys.stdout.isatty():
-        with click.progressbar(length=run.count(), label="Retrying") as bar:
-            run.progress = lambda: bar.update(1)
-            run.work()
-    else:
-        run.work()
-    click.echo(_retry_said(service, run.results))
-    sys.exit(run.results["failed"] + run.results["parked"] > 0)
+def _with_progress(retrier: Retrier, scope: Scope, stop: threading.Event) -> Counter[str]:
+    if not sys.stdout.isatty():
+        return Pass(retrier, scope, stop).work()
+    with click.progressbar(length=Pass(retrier, scope, stop).count(), label="Retrying") as bar:
+        return Pass(retrier, scope, stop, lambda: bar.update(1)).work()
 
 
 def _retry_said(service: Service, results: Counter[str]) -> str:
-    said = ", ".join(f"{results[name]} {name}" for name in retry.RESULTS)
+    said = ", ".join(f"{results[name]} {name}" for name in RESULTS)
     skipped = service.ledger.plugins() - {plugin.name for plugin in service.plugins.active}
     if skipped:
         said += f"; kept and skipped what is not in use: {', '.join(sorted(skipped))}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import random
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -60,6 +61,7 @@ class Claimed:
 
     Args:
         account: `None` if the snapshot was written by hand or by another version.
+        claimed_at: when the lease began, in seconds of `time.monotonic()`.
     """
 
     id: str
@@ -71,6 +73,7 @@ class Claimed:
     parked: bool
     request_id: str | None
     leased_until: str
+    claimed_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,29 @@ class Ledger:
                 *(plugin, clock.stamp(until)),
             ).fetchone()
         return counted[0]
+
+    def renew(self, orphan: Claimed) -> Claimed | None:
+        """Lease a claimed orphan anew; `None` where another has taken it over meanwhile."""
+        leased_until = clock.stamp(self.now() + self.lease)
+        with self.database.autocommitting():
+            renewed = self.database.sql(
+                "UPDATE orphans SET leased_until = ? WHERE id = ? AND leased_until = ?",
+                *(leased_until, orphan.id, orphan.leased_until),
+            )
+        return (
+            replace(orphan, leased_until=leased_until, claimed_at=time.monotonic())
+            if renewed.rowcount
+            else None
+        )
+
+    def release(self, orphans: Iterable[Claimed]) -> None:
+        """Give back what was claimed and not tried."""
+        for orphan in orphans:
+            with self.database.autocommitting():
+                self.database.sql(
+                    "UPDATE orphans SET leased_until = NULL WHERE id = ? AND leased_until = ?",
+                    *(orphan.id, orphan.leased_until),
+                )
 
     def forget(self, orphan: Claimed) -> None:
         """Delete an orphan of which nothing is left, unless a DELETE has failed again meanwhile."""
@@ -255,6 +281,7 @@ def _claimed(row: Any, leased_until: str) -> Claimed:
         parked=parked_at is not None,
         request_id=request_id,
         leased_until=leased_until,
+        claimed_at=time.monotonic(),
     )
 
 

@@ -1,185 +1,183 @@
-"""Work through the ledger: a lane per plugin, a few orphans of each side by side."""
+"""Work through the ledger: a pass over all that is due, once or again and again."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 
-from puffle_accounts import clock, context
 from puffle_accounts.errors import DatabaseUnavailable
-from puffle_accounts.hooks.registry import Plugin, Plugins
-from puffle_accounts.orphans.ledger import Claimed, Ledger
-from puffle_accounts.orphans.superseded import is_superseded
-from puffle_accounts.teardown import Batch, Outcome
-
-SIDE_BY_SIDE = 8  # calls at a time to one provider
-RESULTS = ("done", "superseded", "failed", "parked")
-UNREADABLE = "its snapshot cannot be read"
-NOT_NOW = (401, 402, 429)  # it would answer the next call the same
+from puffle_accounts.hooks.registry import Plugin
+from puffle_accounts.orphans.attempt import RESULTS, Retrier
+from puffle_accounts.orphans.lane import Lane
+from puffle_accounts.orphans.ledger import Claimed
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Run:
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which orphans to try.
+
+    Args:
+        plugins: of these plugins.
+        parked: the parked ones too.
+        limit: at most so many in a pass.
+    """
+
+    plugins: list[Plugin]
+    parked: bool = False
+    limit: float = math.inf
+
+
+class Pass:
     """One pass over the orphans that are due as it begins; none is tried twice.
 
     Args:
-        ledger: where they are.
-        plugins: who can tear them down.
-        timeout: seconds for the calls that run side by side.
-        limit: orphans to try at most.
-        only: the one plugin to try, `None` for all.
-        parked: whether to try parked ones too.
-        stop: set it to claim no more; what is under way is finished.
+        stop: set it to begin nothing more; what is under way is finished.
         progress: called after each orphan.
     """
 
-    ledger: Ledger
-    plugins: Plugins
-    timeout: float
-    limit: float = math.inf
-    only: str | None = None
-    parked: bool = False
-    stop: threading.Event = field(default_factory=threading.Event)
-    progress: Callable[[], object] = lambda: None
-    results: Counter[str] = field(default_factory=Counter)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _errors: list[Exception] = field(default_factory=list)
+    def __init__(
+        self,
+        retrier: Retrier,
+        scope: Scope,
+        stop: threading.Event,
+        progress: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.results: Counter[str] = Counter()
+        self._retrier = retrier
+        self._scope = scope
+        self._stop = stop
+        self._progress = progress
+        self._left = scope.limit
+        self._lock = threading.Lock()
+        self._began = retrier.ledger.now()
+
+    def count(self) -> int:
+        """Return how many orphans there are to try."""
+        count, kinds = self._retrier.ledger.count, {False, self._scope.parked}
+        due = sum(count(p.name, self._began, kind) for p in self._scope.plugins for kind in kinds)
+        return int(min(due, self._scope.limit))
 
     def work(self) -> Counter[str]:
-        """Try them and return how many were `done`, `superseded`, `failed` and `parked`.
+        """Try them, each provider's beside the others'; return how many ended in which result.
 
         Raises:
             Exception: what went wrong with the database, after all lanes have ended.
         """
-        began = self.ledger.now()
-        lanes = [
-            threading.Thread(target=self._lane, args=(plugin, began), daemon=True)
-            for plugin in self._concerned()
-        ]
-        for lane in lanes:
-            lane.start()
-        for lane in lanes:
-            lane.join()
-        if self._errors:
-            raise self._errors[0]
+        side_by_side(self._work_on, self._scope.plugins)
         return self.results
 
-    def count(self) -> int:
-        """Return how many orphans there are to try."""
-        now, kinds = self.ledger.now(), {False, self.parked}
-        due = sum(self.ledger.count(p.name, now, kind) for p in self._concerned() for kind in kinds)
-        return int(min(due, self.limit))
+    def _work_on(self, plugin: Plugin) -> None:
+        for parked in (False, True) if self._scope.parked else (False,):
+            lane = Lane(
+                self._retrier,
+                functools.partial(self._claim, plugin, parked),
+                plugin.bulkhead.limit,
+                self._stop,
+                self._count,
+            )
+            lane.work()
+            if lane.refused:
+                fields = {"plugin": plugin.name, "reason": lane.refused}
+                log.warning("retry.stopped", extra=fields)
+                return
 
-    def _concerned(self) -> list[Plugin]:
-        return [plugin for plugin in self.plugins.active if self.only in (None, plugin.name)]
-
-    def _lane(self, plugin: Plugin, began: datetime) -> None:
-        try:
-            if self._drain(plugin, began) and self.parked:
-                self._drain(plugin, began, parked=True)
-        except Exception as error:
-            self._errors.append(error)
-
-    def _drain(self, plugin: Plugin, began: datetime, parked: bool = False) -> bool:
-        """Work until nothing is left to claim; return whether the provider went along."""
-        while not self.stop.is_set():
-            orphans = self._claim(plugin, began, parked)
-            if not orphans:
-                return True
-            refused = self._try(orphans)
-            if refused:
-                log.warning("retry.stopped", extra={"plugin": plugin.name, "reason": refused})
-                return False
-        return False
-
-    def _claim(self, plugin: Plugin, began: datetime, parked: bool) -> list[Claimed]:
-        """Claim as many as may be called at once; lanes take turns, so that the limit is exact."""
+    def _claim(self, plugin: Plugin, parked: bool, most: int) -> list[Claimed]:
+        """Claim the next few; lanes take turns, so that the limit is exact."""
         with self._lock:
-            most = int(min(SIDE_BY_SIDE, plugin.bulkhead.limit, self.limit))
-            orphans = self.ledger.claim(plugin.name, most, began, parked)
-            self.limit -= len(orphans)
-            return orphans
+            most = int(min(most, self._left))
+            claimed = self._retrier.ledger.claim(plugin.name, most, self._began, parked)
+            self._left -= len(claimed)
+            return claimed
 
-    def _try(self, orphans: list[Claimed]) -> str | None:
-        """Call for each orphan and settle it; return why to stop asking this provider."""
-        batch = Batch(time.monotonic() + self.timeout)
-        started = {id(o.account): o for o in orphans if self._start(batch, o)}
-        outcomes: dict[int, Outcome] = {}
-        for outcome in sorted(batch.finish(), key=lambda outcome: outcome.failure is not None):
-            outcomes[id(outcome.account)] = outcome  # of several hooks, one that failed
-        for key, orphan in started.items():
-            self._settle(orphan, outcomes[key])
-        context.request_id.set(None)
-        return next((o.failure for o in outcomes.values() if o.status in NOT_NOW), None)
-
-    def _start(self, batch: Batch, orphan: Claimed) -> bool:
-        context.request_id.set(orphan.request_id)
-        if orphan.account is None:
-            self.ledger.park(orphan, UNREADABLE)
-            self._report("parked", orphan, 0, UNREADABLE)
-            return False
-        began = time.monotonic()
-        if is_superseded(self.ledger.database, orphan.account):
-            self.ledger.forget(orphan)
-            self._report("superseded", orphan, clock.ms_since(began))
-            return False
-        for implementation in self.plugins.implementations_of(orphan.plugin, orphan.account.type):
-            batch.start(implementation, orphan.account)
-        return True
-
-    def _settle(self, orphan: Claimed, outcome: Outcome) -> None:
-        context.request_id.set(orphan.request_id)
-        if outcome.failure is None:
-            self.ledger.forget(orphan)
-            self._report("done", orphan, outcome.ms)
-        else:
-            parked = self.ledger.postpone(orphan, outcome)
-            self._report("parked" if parked else "failed", orphan, outcome.ms, outcome.failure)
-
-    def _report(self, result: str, orphan: Claimed, ms: int, reason: str | None = None) -> None:
-        event = {"superseded": "orphan.superseded", "parked": "orphan.parked"}
-        fields = {
-            "orphan": orphan.id,
-            "plugin": orphan.plugin,
-            "account": orphan.account_id,
-            "user": orphan.user_id,
-            "outcome": reason or result,
-            "ms": ms,
-        }
-        level = logging.WARNING if result == "parked" else logging.INFO
-        log.log(level, event.get(result, "orphan.retried"), extra=fields)
+    def _count(self, result: str) -> None:
         with self._lock:
             self.results[result] += 1
-            self.progress()
+            self._progress()
 
 
-def repeat(run: Callable[[], Counter[str]], seconds: float, stop: threading.Event) -> None:
-    """Run again and again until `stop` is set; a database that is away is waited for.
+def side_by_side(work: Callable[[Plugin], None], plugins: list[Plugin]) -> None:
+    """Do the same for each plugin in a thread of its own.
+
+    Raises:
+        Exception: the first that one of them raised, once all have ended.
+    """
+    errors: list[Exception] = []
+
+    def do(plugin: Plugin) -> None:
+        try:
+            work(plugin)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=do, args=(each,), daemon=True) for each in plugins]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+class Repetition:
+    """Pass after pass until `stop` is set, each plugin's at its own pace.
+
+    A provider that hangs holds up no other's next pass. A database that is away is waited
+    for; any other error ends the repetition.
 
     Args:
-        run: one pass.
         seconds: between the end of a pass and the next.
     """
-    away = False
-    while not stop.is_set():
+
+    def __init__(
+        self, retrier: Retrier, scope: Scope, seconds: float, stop: threading.Event
+    ) -> None:
+        self._retrier = retrier
+        self._scope = scope
+        self._seconds = seconds
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._away = False
+
+    def work(self) -> None:
+        """Repeat.
+
+        Raises:
+            Exception: what ended it before its time.
+        """
+        side_by_side(self._repeat, self._scope.plugins)
+
+    def _repeat(self, plugin: Plugin) -> None:
+        scope = Scope([plugin], self._scope.parked, self._scope.limit)
         try:
-            results = run()
+            while not self._stop.is_set():
+                self._pass(plugin, scope)
+                self._stop.wait(self._seconds)
+        except BaseException:
+            self._stop.set()  # the others too: a command that works for some is hard to notice
+            raise
+
+    def _pass(self, plugin: Plugin, scope: Scope) -> None:
+        try:
+            results = Pass(self._retrier, scope, self._stop).work()
         except DatabaseUnavailable as error:
-            if not away:
+            if self._became(away=True):
                 log.warning("database.unavailable", extra={"reason": str(error)})
-            away = True
-        else:
-            if away:
-                log.info("database.back")
-            away = False
-            if results.total():
-                log.info("retry.pass", extra={name: results[name] for name in RESULTS})
-        stop.wait(seconds)
+            return
+        if self._became(away=False):
+            log.info("database.back")
+        if results.total():
+            counted = {name: results[name] for name in RESULTS}
+            log.info("retry.pass", extra={"plugin": plugin.name, **counted})
+
+    def _became(self, away: bool) -> bool:
+        """Whether the database is away, or back, only now: each is said once."""
+        with self._lock:
+            changed, self._away = self._away != away, away
+            return changed

@@ -1,0 +1,108 @@
+"""One more attempt at one orphan: look whether it still counts, call its plugin, settle it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from puffle_accounts import clock, context, teardown
+from puffle_accounts.hooks.registry import Plugins
+from puffle_accounts.orphans.ledger import Claimed, Ledger
+from puffle_accounts.orphans.superseded import is_superseded
+from puffle_accounts.teardown import Outcome
+
+RESULTS = ("done", "superseded", "failed", "parked")
+UNREADABLE = "its snapshot cannot be read"
+NOT_NOW = (401, 402, 429)  # it would answer the next call the same
+FRESH = 1.0  # seconds that an orphan may wait for its call without a new lease
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that has been made and not been settled yet.
+
+    Args:
+        ms: how long it took.
+        superseded: a live account uses the resource, so nobody was called.
+        unreadable: nobody could be called.
+        failures: the calls that left something.
+    """
+
+    orphan: Claimed
+    ms: int
+    superseded: bool = False
+    unreadable: bool = False
+    failures: tuple[Outcome, ...] = ()
+
+    @property
+    def refused(self) -> str | None:
+        """Why the provider need not be asked again now, `None` if it may be."""
+        return next((each.failure for each in self.failures if each.status in NOT_NOW), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrier:
+    """Tries orphans again.
+
+    Args:
+        timeout: seconds for the calls of one orphan together.
+    """
+
+    ledger: Ledger
+    plugins: Plugins
+    timeout: float
+
+    def call(self, orphan: Claimed) -> Attempt | None:
+        """Call the plugin of a claimed orphan, unless there is no need to.
+
+        Returns:
+            `None` if another has taken the orphan over, because it waited too long.
+        """
+        context.request_id.set(orphan.request_id)
+        began = time.monotonic()
+        if began - orphan.claimed_at > FRESH:
+            renewed = self.ledger.renew(orphan)
+            if renewed is None:
+                return None
+            orphan = renewed
+        if orphan.account is None:
+            return Attempt(orphan, clock.ms_since(began), unreadable=True)
+        if is_superseded(self.ledger.database, orphan.account):
+            return Attempt(orphan, clock.ms_since(began), superseded=True)
+        concerned = self.plugins.implementations_of(orphan.plugin, orphan.account.type)
+        outcomes = teardown.call_all(concerned, orphan.account, began + self.timeout)
+        failures = tuple(outcome for outcome in outcomes if outcome.failure)
+        return Attempt(orphan, clock.ms_since(began), failures=failures)
+
+    def settle(self, attempt: Attempt) -> str:
+        """Write down what came of an attempt; return which of `RESULTS` it is."""
+        context.request_id.set(attempt.orphan.request_id)
+        orphan = attempt.orphan
+        if attempt.unreadable:
+            self.ledger.park(orphan, UNREADABLE)
+            return _settled(attempt, "parked", UNREADABLE)
+        if attempt.failures:
+            failure = attempt.failures[-1]
+            parked = self.ledger.postpone(orphan, failure)
+            return _settled(attempt, "parked" if parked else "failed", failure.failure)
+        self.ledger.forget(orphan)
+        return _settled(attempt, "superseded" if attempt.superseded else "done")
+
+
+def _settled(attempt: Attempt, result: str, reason: str | None = None) -> str:
+    """Log what became of an orphan."""
+    event = {"superseded": "orphan.superseded", "parked": "orphan.parked"}
+    fields = {
+        "orphan": attempt.orphan.id,
+        "plugin": attempt.orphan.plugin,
+        "account": attempt.orphan.account_id,
+        "user": attempt.orphan.user_id,
+        "outcome": reason or result,
+        "ms": attempt.ms,
+    }
+    level = logging.WARNING if result == "parked" else logging.INFO
+    log.log(level, event.get(result, "orphan.retried"), extra=fields)
+    return result
