@@ -283,14 +283,14 @@ def _read(terminal: int) -> bytes:
 
 SLOW = """
 import os, time
-from puffle_accounts import hookimpl
+from puffle_accounts import TeardownFailed, hookimpl
 
 @hookimpl
 def teardown_account(account):
     if account.metadata["number"] < 7:
         time.sleep(600)
     if os.environ["SLOW_FAILS"]:
-        raise ValueError("left")
+        raise TeardownFailed("left")
     return "done"
 """
 
