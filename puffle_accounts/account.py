@@ -11,6 +11,13 @@ from types import MappingProxyType
 from typing import Any
 
 TIMES = ("created_at", "updated_at")
+#: The columns under which providers know an account.
+ID_COLUMNS = (
+    "provider_account_id",
+    "email_address",
+    "agentmail_inbox_id",
+    "instantly_account_id",
+)
 
 _HEX = "[0-9a-fA-F]"
 _ID = re.compile(
@@ -54,17 +61,17 @@ class Account:
     @property
     def provider_ids(self) -> tuple[str | None, ...]:
         """The four ids under which providers know the account: what there is to tear down."""
-        return (
-            self.provider_account_id,
-            self.email_address,
-            self.agentmail_inbox_id,
-            self.instantly_account_id,
-        )
+        return tuple(getattr(self, column) for column in ID_COLUMNS)
+
+    @property
+    def kind(self) -> str:
+        """The type as it is compared: others may write `LinkedIn`, or pad it with spaces."""
+        return kind(self.type)
 
     @property
     def is_disconnected(self) -> bool:
         """Whether this is a LinkedIn account whose session has been ended already."""
-        return self.type == "linkedin" and self.status == "disconnected"
+        return self.kind == "linkedin" and self.status == "disconnected"
 
     def to_json(self) -> str:
         """Return the snapshot as a JSON object, times as ISO 8601."""
@@ -86,6 +93,11 @@ class Account:
         for name in TIMES:
             known[name] = known.get(name) and datetime.fromisoformat(known[name])
         return cls(**known)
+
+
+def kind(account_type: str | None) -> str:
+    """Return a type as types are compared: without regard to case and to white space around it."""
+    return (account_type or "").strip().lower()
 
 
 def _frozen(value: Any) -> Any:
