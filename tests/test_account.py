@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from puffle_accounts import Account, live
+from puffle_accounts.account import METADATA_DEPTH
 from puffle_accounts.testing import account
 
 FIELDS = [
@@ -118,6 +119,30 @@ def test_what_metadata_was_made_of_may_change_without_it():
     source["list"][0]["c"] = 1
     source["new"] = 1
     assert json.loads(snapshot.to_json())["metadata"] == {"list": [{"c": 0}]}
+
+
+def nested(depth: int) -> dict:
+    """Return metadata with so many levels, every other one a list."""
+    value = 1
+    for level in range(depth - 1):
+        value = {"a": value} if level % 2 else [value]
+    return {"a": value}
+
+
+def test_metadata_may_be_nested_to_its_depth_and_comes_back_the_same():
+    original = account(metadata=nested(METADATA_DEPTH))
+    assert Account.from_json(original.to_json()) == original
+
+
+def test_metadata_that_is_nested_deeper_is_refused_in_python_and_in_json():
+    too_deep = nested(METADATA_DEPTH + 1)
+    with pytest.raises(ValueError, match="deeper than 100 levels"):
+        account(metadata=too_deep)
+    values = json.loads(account(metadata={}).to_json())
+    with pytest.raises(ValueError, match="deeper than 100 levels"):
+        Account.from_json(json.dumps(values | {"metadata": too_deep}))
+    with pytest.raises(ValueError, match="deeper than 100 levels"):
+        Account.from_json('{"metadata": ' + "[" * 100_000 + "]" * 100_000 + "}")
 
 
 def test_equal_snapshots_hash_alike_and_a_changed_copy_differs():

@@ -294,5 +294,5 @@ def _claimed(row: Any, leased_until: str) -> Claimed:
 def _snapshot(text: str) -> Account | None:
     try:
         return Account.from_json(text)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         return None
