@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from puffle_accounts import clock, database, keys
 from puffle_accounts.config import GRACE, Config
 from puffle_accounts.database import schema
 from puffle_accounts.database.models import MODELS, AccountRow
-from puffle_accounts.demo.sandbox import Call, Sandbox
+from puffle_accounts.demo.sandbox import PROVIDERS, Call, Sandbox
 
 HOST = "127.0.0.1"
 SETTINGS = "python:puffle_accounts.serving"  # not the gunicorn.conf.py of whatever folder
@@ -47,6 +48,10 @@ ACCOUNTS = (
         },
     ),
 )
+
+
+#: What the providers hold for nobody: left before this service was there.
+FORGOTTEN = (("unipile", "unipile-acc-forgotten"), ("agentmail", "forgotten@outreach.example"))
 
 
 def serve(port: int, modes: Mapping[str, str]) -> None:
@@ -80,7 +85,7 @@ def serve(port: int, modes: Mapping[str, str]) -> None:
         key, ids = _fill(config.database_url, sandbox)
         with _gunicorn(port, environ, config.teardown_timeout) as server:
             _wait_for(port, server)
-            click.echo(_guide(port, key, ids))
+            click.echo(_guide(port, key, ids, environ))
             while not asked_to_end:
                 if server.poll() is not None:
                     raise click.ClickException("gunicorn ended; its last lines say why")
@@ -118,16 +123,28 @@ def _fill(url: str, sandbox: Sandbox) -> tuple[str, list[str]]:
             ):
                 if column in columns:
                     sandbox.add(provider, columns[column])
+    for provider, resource_id in FORGOTTEN:
+        sandbox.add(provider, resource_id)
     store.close_all()
     return key, ids
 
 
-def _guide(port: int, key: str, ids: list[str]) -> str:
+def _guide(port: int, key: str, ids: list[str], environ: Mapping[str, str]) -> str:
     lines = ["", f"API key: {key}", "", "In another terminal:"]
     for account_id, (what, _) in zip(ids, ACCOUNTS, strict=True):
         curl = f"curl -i -X DELETE http://{HOST}:{port}/api/accounts/{account_id}"
         lines += ["", f"# {what}", f"{curl} -H 'Authorization: Bearer {key}'"]
+    lines += ["", "# a session and an inbox that the providers hold for nobody"]
+    lines.append(f"{_variables(environ)} {sys.argv[0]} orphans find")
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
+
+
+def _variables(environ: Mapping[str, str]) -> str:
+    """Return, as a shell takes it, what a command needs for the same database and providers."""
+    names = ["DATABASE_URL"]
+    for provider in map(str.upper, PROVIDERS):
+        names += [f"{provider}_API_KEY", f"{provider}_BASE_URL"]
+    return " ".join(f"{name}={shlex.quote(environ[name])}" for name in names)
 
 
 @contextmanager

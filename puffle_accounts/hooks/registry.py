@@ -18,8 +18,9 @@ from puffle_accounts import resources
 from puffle_accounts.account import Account, kind
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.errors import BrokenPlugin, ConfigError, TeardownFailed
-from puffle_accounts.hooks.hookimpls import CHECK, TEARDOWN, isolated, verify, wraps
+from puffle_accounts.hooks.hookimpls import CHECK, FIND, TEARDOWN, isolated, verify, wraps
 from puffle_accounts.hooks.hookspecs import GROUP
+from puffle_accounts.resources import Resource
 from puffle_accounts.text import one_line
 from puffle_accounts.upstream import Upstream
 
@@ -247,6 +248,21 @@ def _break(plugin: Plugin, error: BaseException) -> None:
 def checks(plugin: Plugin) -> list[Callable[..., Any]]:
     """Return the plugin's implementations of `check_provider`."""
     return [isolated(CHECK, impl, []) for impl in plugin.impls[CHECK] if not wraps(impl)]
+
+
+def holdings(plugin: Plugin) -> Iterator[Resource]:
+    """Return what the plugin's provider holds, as its implementations of `find_resources` say.
+
+    Raises:
+        Exception: whatever the plugin raises.
+        TeardownFailed: it returned something else.
+    """
+    for impl in plugin.impls[FIND]:
+        if not wraps(impl):
+            for resource in isolated(FIND, impl, [])():
+                if not isinstance(resource, Resource) or resources.comparable(resource.id) is None:
+                    raise TeardownFailed(f"{FIND} gave what is no Resource with an id")
+                yield resource
 
 
 def _failing(plugin: Plugin, reason: str, permanent: bool = False) -> Implementation:
