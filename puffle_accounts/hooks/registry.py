@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any
 
 import pluggy
@@ -180,11 +180,19 @@ def load(
     )
 
 
-def _installed() -> Iterator[EntryPoint]:
-    """Return the group's entry points; a distribution that cannot be read hides no other.
+def _installed() -> Iterable[EntryPoint]:
+    """Return the group's entry points; a distribution that cannot be read hides no other."""
+    try:
+        found = entry_points(group=GROUP)
+        for point in found:
+            _named(point)
+        return found
+    except Exception:
+        return _one_by_one()
 
-    With one of those, `entry_points()` returns none at all.
-    """
+
+def _one_by_one() -> Iterator[EntryPoint]:
+    # Slower by far, for it parses what every distribution says of itself.
     seen: set[str] = set()
     for distribution in distributions():
         try:
@@ -220,7 +228,7 @@ def configure(plugins: Plugins, environ: Mapping[str, str]) -> None:
 
 
 def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugin:
-    distribution = ", ".join(f"{p.dist.name} {p.dist.version}" for p in points if p.dist)
+    distribution = ", ".join(filter(None, map(_named, points)))
     plugin = Plugin(points[0].name, distribution, bulkhead, disabled=disabled)
     if disabled:
         return plugin
@@ -235,6 +243,10 @@ def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugi
     except BaseException as error:  # a SystemExit at import must not end the service
         _break(plugin, error)
     return plugin
+
+
+def _named(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else ""
 
 
 def _break(plugin: Plugin, error: BaseException) -> None:
