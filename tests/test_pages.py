@@ -89,6 +89,12 @@ def test_every_link_into_the_project_leads_to_a_file(page):
 
 
 @each_page
+def test_every_file_of_the_tests_that_a_page_names_exists(page):
+    named = re.findall(r"\btests/[\w/]+\.py\b", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@each_page
 def test_every_heading_that_a_page_links_to_is_there(page):
     for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text()):
         target = (page.parent / link) if link else page
