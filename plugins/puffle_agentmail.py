@@ -9,6 +9,7 @@ from puffle_accounts import Account, hookimpl
 from puffle_accounts.upstream import Upstream
 
 ACCOUNT_TYPES = {"email"}
+RESOURCE_IDS = ("agentmail_inbox_id",)
 
 agentmail = Upstream(
     "AgentMail",

@@ -12,6 +12,7 @@ from puffle_accounts import Account, TeardownFailed, hookimpl
 from puffle_accounts.upstream import Upstream
 
 ACCOUNT_TYPES = {"email"}
+RESOURCE_IDS = ("instantly_account_id", "email_address")
 DISABLE_SHARE = 0.4  # of the time: a disable that hangs must leave enough for the delete
 
 

@@ -12,6 +12,7 @@ from puffle_accounts import Account, hookimpl
 from puffle_accounts.upstream import Upstream
 
 ACCOUNT_TYPES = {"linkedin"}
+RESOURCE_IDS = ("provider_account_id",)
 
 
 def _is_gone(body: Mapping[str, Any]) -> bool:

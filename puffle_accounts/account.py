@@ -11,6 +11,16 @@ from types import MappingProxyType
 from typing import Any
 
 TIMES = ("created_at", "updated_at")
+#: The columns under which providers know an account.
+ID_COLUMNS = (
+    "provider_account_id",
+    "email_address",
+    "agentmail_inbox_id",
+    "instantly_account_id",
+)
+# Levels of objects and arrays: how deep a Python reads by itself differs from one to the next.
+METADATA_DEPTH = 100
+_TOO_DEEP = f"metadata is nested deeper than {METADATA_DEPTH} levels"
 
 _HEX = "[0-9a-fA-F]"
 _ID = re.compile(
@@ -33,6 +43,9 @@ class Account:
 
     Ids are `str` (UUIDs in lower case with dashes), times are aware and in UTC,
     `metadata` is a JSON object that is immutable all the way down.
+
+    Raises:
+        ValueError: `metadata` is nested deeper than `METADATA_DEPTH`.
     """
 
     id: str
@@ -54,17 +67,17 @@ class Account:
     @property
     def provider_ids(self) -> tuple[str | None, ...]:
         """The four ids under which providers know the account: what there is to tear down."""
-        return (
-            self.provider_account_id,
-            self.email_address,
-            self.agentmail_inbox_id,
-            self.instantly_account_id,
-        )
+        return tuple(getattr(self, column) for column in ID_COLUMNS)
+
+    @property
+    def kind(self) -> str:
+        """The type as it is compared: others may write `LinkedIn`, or pad it with spaces."""
+        return kind(self.type)
 
     @property
     def is_disconnected(self) -> bool:
         """Whether this is a LinkedIn account whose session has been ended already."""
-        return self.type == "linkedin" and self.status == "disconnected"
+        return self.kind == "linkedin" and self.status == "disconnected"
 
     def to_json(self) -> str:
         """Return the snapshot as a JSON object, times as ISO 8601."""
@@ -78,19 +91,29 @@ class Account:
         """Return the snapshot that `to_json` wrote.
 
         Raises:
-            ValueError: `text` is not JSON.
+            ValueError: `text` is not JSON, or its metadata is nested deeper than `METADATA_DEPTH`.
             TypeError: it is not the JSON of an account.
         """
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except RecursionError:
+            raise ValueError(_TOO_DEEP) from None
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         for name in TIMES:
             known[name] = known.get(name) and datetime.fromisoformat(known[name])
         return cls(**known)
 
 
-def _frozen(value: Any) -> Any:
+def kind(account_type: str | None) -> str:
+    """Return a type as types are compared: without regard to case and to white space around it."""
+    return (account_type or "").strip().lower()
+
+
+def _frozen(value: Any, levels: int = METADATA_DEPTH) -> Any:
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    if not levels:
+        raise ValueError(_TOO_DEEP)
     if isinstance(value, Mapping):
-        return MappingProxyType({key: _frozen(item) for key, item in value.items()})
-    if isinstance(value, (list, tuple)):
-        return tuple(_frozen(item) for item in value)
-    return value
+        return MappingProxyType({key: _frozen(item, levels - 1) for key, item in value.items()})
+    return tuple(_frozen(item, levels - 1) for item in value)

@@ -6,17 +6,18 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 
-from puffle_accounts import clock, snapshots
-from puffle_accounts.account import Account
+from puffle_accounts import clock, live
 from puffle_accounts.database import Database
 from puffle_accounts.database.models import ApiKey
+from puffle_accounts.hooks.registry import Declaration
+from puffle_accounts.live import Found
 
 PREFIX = "pk_live_"
 SHOWN = len(PREFIX) + 6  # characters of a key that `keys list` shows
 
 # The key's user and, in the same round trip, this user's account of the id asked for.
-IDENTIFY = f"""
-SELECT k.user_id, {snapshots.SELECTED} FROM api_keys k
+IDENTIFY = """
+SELECT k.user_id, {selected} FROM api_keys k
 LEFT JOIN accounts a ON a.id = ? AND a.user_id = k.user_id
 WHERE k.sha256 = ? AND k.revoked_at IS NULL"""
 
@@ -26,7 +27,7 @@ class Caller:
     """Who asks, and the account of theirs that they ask for, if they have it."""
 
     user_id: str
-    account: Account | None
+    found: Found | None
 
 
 def create(user_id: str, name: str | None) -> str:
@@ -50,13 +51,23 @@ def revoke(key_id: int) -> bool:
     return bool(ApiKey.update(revoked_at=clock.now()).where(live).execute())
 
 
-def identify(database: Database, key: str, account_id: str | None) -> Caller | None:
-    """Return whose key this is, `None` if nobody's."""
-    row = database.sql(IDENTIFY, account_id, _sha256(key)).fetchone()
+def identify(
+    database: Database,
+    declarations: tuple[Declaration, ...],
+    key: str,
+    account_id: str | None,
+) -> Caller | None:
+    """Return whose key this is, `None` if nobody's.
+
+    Args:
+        declarations: what the plugins hold, for the look whether another account shares it.
+    """
+    statement = IDENTIFY.format(selected=live.selected(database, declarations))
+    row = database.sql(statement, account_id, _sha256(key)).fetchone()
     if row is None:
         return None
     user_id, *account = row
-    return Caller(str(user_id), snapshots.from_row(account) if account[0] else None)
+    return Caller(str(user_id), live.from_row(account) if account[0] else None)
 
 
 def _sha256(key: str) -> str:

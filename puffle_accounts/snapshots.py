@@ -18,7 +18,6 @@ SELECTED = ", ".join(f"a.{column}" for column in COLUMNS).replace(
     "a.metadata", "CAST(a.metadata AS TEXT)"
 )
 
-READ = f"SELECT {SELECTED} FROM accounts a WHERE a.id = ? AND a.user_id = ?"
 UNCHANGED = (
     "id = ? AND user_id = ? AND status IS ? AND provider_account_id IS ?"
     " AND email_address IS ? AND agentmail_inbox_id IS ? AND instantly_account_id IS ?"
@@ -27,12 +26,6 @@ DELETE = f"DELETE FROM accounts WHERE {UNCHANGED}"
 DISCONNECT = f"UPDATE accounts SET status = 'disconnected', updated_at = ? WHERE {UNCHANGED}"
 
 log = logging.getLogger(__name__)
-
-
-def read(database: Database, account_id: str, user_id: str) -> Account | None:
-    """Return the snapshot of a user's account, `None` if there is none."""
-    row = database.sql(READ, account_id, user_id).fetchone()
-    return row and from_row(row)
 
 
 def from_row(row: Any) -> Account:
@@ -52,7 +45,7 @@ def from_row(row: Any) -> Account:
     metadata = snapshot.pop("metadata") or {}
     try:
         return Account(**snapshot, metadata=metadata)
-    except RecursionError:  # too deep to be frozen
+    except ValueError:  # nested too deep
         _left_out(values["id"], "metadata")
         return Account(**snapshot)
 

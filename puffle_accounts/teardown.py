@@ -18,6 +18,9 @@ from puffle_accounts.errors import TeardownFailed
 from puffle_accounts.hooks.registry import Implementation
 from puffle_accounts.text import one_line
 
+IN_USE = "in use by another account"
+SPARED_FOR = 60.0  # seconds until it is looked at again
+
 log = logging.getLogger(__name__)
 
 
@@ -33,6 +36,8 @@ class Outcome:
         retry_after: seconds that the provider asked to wait, 0 if it did not.
         permanent: trying again by itself is pointless.
         status: the provider's HTTP status, if it was one that failed the call.
+        resource_ids: the fields of the account that name what the plugin holds.
+        spared: it was not called, since another account uses what it holds.
     """
 
     plugin: str
@@ -43,6 +48,8 @@ class Outcome:
     retry_after: float = 0.0
     permanent: bool = False
     status: int | None = None
+    resource_ids: tuple[str, ...] = ()
+    spared: bool = False
 
 
 def call_all(
@@ -70,6 +77,21 @@ def call_all(
         outcomes.append(outcome)
     late = TeardownFailed("did not finish before the teardown deadline")
     return outcomes + [call.failed(late) for call in waiting]
+
+
+def spared(implementation: Implementation, account: Account) -> Outcome:
+    """Return the outcome of a call that is not made, since another account uses the resource."""
+    outcome = Outcome(
+        implementation.plugin,
+        account,
+        ms=0,
+        failure=IN_USE,
+        retry_after=SPARED_FOR,
+        resource_ids=implementation.resource_ids,
+        spared=True,
+    )
+    log.info("teardown.spared", extra=_fields(outcome))
+    return outcome
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +122,7 @@ class _Call:
             retry_after=_seconds(getattr(details, "retry_after", None)),
             permanent=bool(getattr(details, "permanent", False)),
             status=getattr(details, "status", None),
+            resource_ids=self.implementation.resource_ids,
         )
         log.warning("teardown.failed", extra=_fields(outcome), exc_info=None if expected else error)
         return outcome

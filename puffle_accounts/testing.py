@@ -24,7 +24,7 @@ from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from puffle_accounts import teardown
+from puffle_accounts import resources, teardown
 from puffle_accounts.account import Account
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.errors import BrokenPlugin
@@ -79,7 +79,8 @@ def call(plugin: Any, account: Account, seconds: float = 10.0) -> Result:
     Raises:
         BrokenPlugin: the service could not use the plugin.
     """
-    implementations = _configured(plugin).implementations(account.type)
+    only = _configured(plugin)
+    implementations = only.concerned(account) if only.all[0].accepts(account.kind) else []
     outcomes = teardown.call_all(implementations, account, time.monotonic() + seconds)
     failed = next((outcome for outcome in outcomes if outcome.failure), None)
     said = next((outcome.said for outcome in outcomes if outcome.said), None)
@@ -108,7 +109,10 @@ def check(plugin: Any) -> str | None:
 
 def _configured(plugin: Any) -> Plugins:
     impls = hookimpls.verify(plugin)
-    only = Plugins([Plugin("plugin-under-test", "", Bulkhead(8), module=plugin, impls=impls)])
+    fields = resources.declared(plugin)
+    only = Plugins(
+        [Plugin("plugin-under-test", "", Bulkhead(8), plugin, resource_ids=fields, impls=impls)]
+    )
     registry.configure(only, os.environ)
     return only
 

@@ -12,41 +12,52 @@
 
     removed = provider.delete("things", thing_id, tried="thing delete")
 
-How it is sent is in `connections`.
+How it is sent is in `transport`.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import re
 import string
-import time
 from collections.abc import Callable, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from urllib3 import BaseHTTPResponse, Timeout
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
-from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
+from urllib3 import HTTPResponse
+from urllib3.exceptions import HTTPError
 
 from puffle_accounts import clock, config, context
-from puffle_accounts.connections import Connections, give_up_at
 from puffle_accounts.errors import UpstreamFailed
+from puffle_accounts.transport import Answer, Clock, NoAnswer, Transport
 
 __all__ = ["Upstream", "UpstreamFailed"]
 
 DEFAULT_SECONDS = 10.0  # where no deadline has been set
 OF_DEADLINE = 0.95  # give up before the core does, to say what it was that took so long
-CONNECT_SECONDS = 3.05
-UNREAD_SECONDS = 1.0  # to drain an answer whose status has decided already
-MOST_BODY = 8192  # bytes; an error message needs no more
+JUDGE_SECONDS = 1.0  # to read what a 2xx says; its status has decided nearly everything
+MOST_BODY = 8192  # bytes; neither a message nor a judgement needs more
+MOST_ENVELOPE = 1 << 20  # bytes, where the body decides between a success and a wrong URL
 
 TEMPORARY = frozenset({408, 409, 425, 429})
-BODY_DECIDES = frozenset({403, 404})  # what these mean stands in their body alone
+GONE = frozenset({404, 410})
+BODY_DECIDES = GONE | {403}  # what these mean stands in their body alone
 CODE = re.compile(r"[\w./-]{1,64}", re.ASCII)
+SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
+DATE = re.compile(r"[A-Z][a-z]{2,8},? ")  # begins with a day of the week
+JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json", re.IGNORECASE)
+HTML_TYPE = re.compile(r"text/html|application/xhtml", re.IGNORECASE)
+HTML = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<(\?xml|!--)[^>]*>\s*)*"
+    rb"<(!doctype\s+html|html|head|body|title|meta|script|style|div|h1|p|br|center)\b",
+    re.IGNORECASE,
+)
+JSON_BEGINS = re.compile(rb"(\xef\xbb\xbf)?\s*([\[{\"]|-?[0-9]|true|false|null)")
 
 
 class Upstream:
@@ -60,8 +71,8 @@ class Upstream:
             stands for the value of another variable.
         authenticate: returns the headers that carry the key.
         code: the field of an error's body that holds the provider's short code.
-        is_gone: whether the body of a 404 is the provider's own "there is no such
-            resource", which makes it a success. Any other 404 is a wrong URL.
+        is_gone: whether the body of a 404 or a 410 is the provider's own "there is no
+            such resource", which makes it a success. Any other one is a wrong URL.
         temporary_codes: short codes that will pass, whatever the status says.
     """
 
@@ -86,8 +97,7 @@ class Upstream:
         self._code = code
         self._is_gone = is_gone
         self._temporary_codes = temporary_codes
-        self._headers: dict[str, str] = {}
-        self._connections: Connections
+        self._transport: Transport
         self._configured = False
 
     def configure(self, environ: Mapping[str, str]) -> None:
@@ -109,12 +119,8 @@ class Upstream:
         without += [n for n, value in needed.items() if not value] if not base_url else []
         self.missing = ", ".join(without) or None
         if key and base_url:
-            self._headers = {
-                "Accept": "application/json",
-                "User-Agent": "puffle-accounts",
-                **self._authenticate(key),
-            }
-            self._connections = Connections(base_url)
+            headers = {"Accept": "application/json", "User-Agent": "puffle-accounts"}
+            self._transport = Transport(base_url, {**headers, **self._authenticate(key)})
         self._configured = True
 
     def delete(self, *segments: str, tried: str, share: float = 1.0) -> bool:
@@ -135,10 +141,8 @@ class Upstream:
         return self._request("POST", segments, tried, share, payload=payload)
 
     def get(self, *segments: str, params: Mapping[str, str], tried: str) -> None:
-        """Ask for what has to be there, with a query; arguments and errors as for `delete`."""
-        if not self._request("GET", segments, tried, 1.0, params=params):
-            why = f"404 (check {self._base_url_variable})"
-            raise self._failed(tried, why, permanent=True, status=404)
+        """Ask for JSON that has to be there, with a query; arguments and errors as for `delete`."""
+        self._request("GET", segments, tried, 1.0, params=params)
 
     def _request(
         self,
@@ -163,40 +167,28 @@ class Upstream:
         seconds = context.seconds_left(DEFAULT_SECONDS) * OF_DEADLINE * share
         if seconds <= 0:
             raise self._failed(tried, "no time was left for it")
-        token = give_up_at.set(time.monotonic() + seconds)
-        try:
-            return self._judge(self._send(method, path, payload, seconds, tried), tried)
-        finally:
-            give_up_at.reset(token)
-
-    def _send(
-        self, method: str, path: str, payload: Any, seconds: float, tried: str
-    ) -> BaseHTTPResponse:
-        headers = dict(self._headers)
         request_id = context.request_id.get()
-        if request_id:
-            headers["X-Request-ID"] = request_id
-        timeout = Timeout(connect=min(CONNECT_SECONDS, seconds), read=seconds)
+        headers = {"X-Request-ID": request_id} if request_id else {}
         try:
-            return self._connections.send(method, path, headers, payload, timeout)
-        except NewConnectionError as error:  # refused, or an unknown host
-            raise self._failed(tried, f"no connection ({type(error).__name__})") from None
-        except ConnectTimeoutError:
-            why = f"no connection within {timeout.connect_timeout:.1f} s"
-            raise self._failed(tried, why) from None
-        except Urllib3TimeoutError:
-            raise self._failed(tried, f"no answer within {seconds:.1f} s") from None
-        except Exception as error:  # its own words may hold the URL or a header
-            raise self._failed(tried, f"no connection ({type(error).__name__})") from None
-
-    def _judge(self, response: BaseHTTPResponse, tried: str) -> bool:
-        status = response.status
-        if 200 <= status < 300:
-            give_up_at.set(min(give_up_at.get(), time.monotonic() + UNREAD_SECONDS))
-            _read(response)
+            answer = self._transport.send(method, path, headers, payload, Clock(seconds), _wanted)
+        except NoAnswer as error:
+            raise self._failed(tried, str(error)) from None
+        if 200 <= answer.status < 300:
+            self._believe(answer, method, tried)
             return True
-        body = _read(response)
-        if status == 404 and body and self._is_gone(body):
+        return self._judge(answer, method, tried)
+
+    def _believe(self, answer: Answer, method: str, tried: str) -> None:
+        """Raise UpstreamFailed if it was not the provider's API that answered with success."""
+        wrong = _not_the_api(answer, json_expected=method == "GET")
+        if wrong:
+            why = f"{answer.status} with {wrong} (check {self._base_url_variable})"
+            raise self._failed(tried, why, status=answer.status)
+
+    def _judge(self, answer: Answer, method: str, tried: str) -> bool:
+        status, body = answer.status, _json_object(answer)
+        gone = status in GONE and bool(body) and self._is_gone(body or {})
+        if gone and method != "GET":
             return False
         undecided = body is None and status in BODY_DECIDES
         code = str((body or {}).get(self._code) or "")
@@ -204,23 +196,23 @@ class Upstream:
         words = [
             str(status),
             code if CODE.fullmatch(code) else "",
-            "(its body was cut short)" if undecided else self._hint(status),
+            "(its body cannot be read)" if undecided else self._hint(status, gone),
         ]
         raise self._failed(
             tried,
             " ".join(filter(None, words)),
-            retry_after=_retry_after(response.headers.get("Retry-After")),
+            retry_after=_retry_after(answer.header("retry-after")),
             permanent=not (passing or undecided),
             status=status,
         )
 
-    def _hint(self, status: int) -> str:
+    def _hint(self, status: int, gone: bool) -> str:
         if 300 <= status < 400:
             return f"(redirects are not followed; check {self._base_url_variable})"
-        return {
-            401: f"(check {self._key_variable})",
-            404: f"(not the provider's own 404; check {self._base_url_variable})",
-        }.get(status, "")
+        if status in GONE:
+            whose = "" if gone else f"not the provider's own {status}; "
+            return f"({whose}check {self._base_url_variable})"
+        return f"(check {self._key_variable})" if status == 401 else ""
 
     def _failed(
         self, tried: str, why: str, *, status: int | None = None, **details: Any
@@ -236,17 +228,62 @@ def _quoted(segment: str) -> str:
     return quote(segment, safe="")
 
 
-def _read(response: BaseHTTPResponse) -> Mapping[str, Any] | None:
-    """Return the JSON object in the first bytes of the body, empty if that is no object.
+def _wanted(status: int) -> tuple[int, float]:
+    """Return how many bytes of an answer's body are of interest, and for how many seconds."""
+    if 200 <= status < 300:
+        return MOST_BODY, JUDGE_SECONDS
+    return MOST_ENVELOPE if status in BODY_DECIDES else MOST_BODY, math.inf
 
-    `None` is for a body that did not come, or not in time.
+
+def _not_the_api(answer: Answer, json_expected: bool) -> str | None:
+    """Return what a success holds that no API sends: a login page, say. `None`: nothing.
+
+    An empty body is as good as any, and so is the beginning of one that is right so far.
     """
-    try:
-        data = response.read(MOST_BODY, decode_content=True)
-    except Exception:  # cut short, too slow, or in an encoding that it is not in
+    if answer.whole and not answer.body:
         return None
-    finally:
-        response.close()  # read to its end, it has given its connection back before
+    kind, body = answer.header("content-type"), _decoded(answer)
+    if HTML_TYPE.match(kind) or HTML.match(body or answer.body):
+        return "a web page"
+    if body and (json_expected or JSON_TYPE.match(kind)) and not _is_json(body, answer.whole):
+        return "a body that is no JSON"
+    return None
+
+
+def _is_json(body: bytes, whole: bool) -> bool:
+    if not whole or len(body) >= MOST_BODY:
+        return JSON_BEGINS.match(body) is not None
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _decoded(answer: Answer) -> bytes | None:
+    """Return the body as it was before it was packed, `None` if that cannot be told."""
+    packed = answer.header("content-encoding").lower()
+    if not packed or packed == "identity":
+        return bytes(answer.body)
+    if any(each.strip() not in HTTPResponse.CONTENT_DECODERS for each in packed.split(",")):
+        return None
+    most, _ = _wanted(answer.status)
+    raw, headers = io.BytesIO(answer.body), {"Content-Encoding": packed}
+    try:
+        return HTTPResponse(raw, headers, preload_content=False).read(most, decode_content=True)
+    except (HTTPError, OSError):
+        return None
+
+
+def _json_object(answer: Answer) -> Mapping[str, Any] | None:
+    """Return the JSON object in an answer's body, empty if that is no object.
+
+    `None` is for a body that did not come, or not in time, or is packed in an unknown way.
+    """
+    most, _ = _wanted(answer.status)
+    data = _decoded(answer) if answer.whole or len(answer.body) >= most else None
+    if data is None:
+        return None
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
@@ -254,13 +291,16 @@ def _read(response: BaseHTTPResponse) -> Mapping[str, Any] | None:
     return body if isinstance(body, dict) else {}
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, which may hold a date (RFC 9110 §10.2.3)."""
-    if value is None:
+def _retry_after(value: str) -> float | None:
+    """Return the seconds of a Retry-After header, which may hold a date (RFC 9110 §10.2.3).
+
+    `None` is for what cannot be read: it backs off, for nobody said "now".
+    """
+    if SECONDS.fullmatch(value):
+        return float(value)
+    if not DATE.match(value):
         return None
     try:
-        if value.strip().isdecimal():
-            return float(value)
         date = parsedate_to_datetime(value).replace(tzinfo=timezone.utc)  # by definition
         return max((date - clock.now()).total_seconds(), 0.0)
     except (ValueError, TypeError, OverflowError):

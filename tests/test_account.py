@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puffle_accounts import Account, snapshots
+from puffle_accounts import Account, live
+from puffle_accounts.account import METADATA_DEPTH
 from puffle_accounts.testing import account
 
 FIELDS = [
@@ -120,6 +121,30 @@ def test_what_metadata_was_made_of_may_change_without_it():
     assert json.loads(snapshot.to_json())["metadata"] == {"list": [{"c": 0}]}
 
 
+def nested(depth: int) -> dict:
+    """Return metadata with so many levels, every other one a list."""
+    value = 1
+    for level in range(depth - 1):
+        value = {"a": value} if level % 2 else [value]
+    return {"a": value}
+
+
+def test_metadata_may_be_nested_to_its_depth_and_comes_back_the_same():
+    original = account(metadata=nested(METADATA_DEPTH))
+    assert Account.from_json(original.to_json()) == original
+
+
+def test_metadata_that_is_nested_deeper_is_refused_in_python_and_in_json():
+    too_deep = nested(METADATA_DEPTH + 1)
+    with pytest.raises(ValueError, match="deeper than 100 levels"):
+        account(metadata=too_deep)
+    values = json.loads(account(metadata={}).to_json())
+    with pytest.raises(ValueError, match="deeper than 100 levels"):
+        Account.from_json(json.dumps(values | {"metadata": too_deep}))
+    with pytest.raises(ValueError, match="deeper than 100 levels"):
+        Account.from_json('{"metadata": ' + "[" * 100_000 + "]" * 100_000 + "}")
+
+
 def test_equal_snapshots_hash_alike_and_a_changed_copy_differs():
     snapshot = account(metadata={"a": [1]})
     same = replace(snapshot)
@@ -130,7 +155,7 @@ def test_equal_snapshots_hash_alike_and_a_changed_copy_differs():
 def test_ids_of_a_row_are_text_and_its_times_are_in_utc(stack):
     account_id = stack.add_email(metadata={"crm": {"ids": [1, "2"]}})
     stack.sql("UPDATE accounts SET created_at = '2026-03-01 10:00:00+02:00'")
-    snapshot = snapshots.read(stack.database, account_id, stack.user_id)
+    snapshot = live.read(stack.database, (), account_id, stack.user_id).account
     assert (type(snapshot.id), snapshot.id) == (str, account_id)
     assert (type(snapshot.user_id), snapshot.user_id) == (str, stack.user_id)
     assert snapshot.created_at == datetime(2026, 3, 1, 8, tzinfo=timezone.utc)
@@ -141,6 +166,6 @@ def test_ids_of_a_row_are_text_and_its_times_are_in_utc(stack):
 
 def test_a_row_without_metadata_or_times_has_an_empty_object_and_none(stack):
     account_id = stack.add(metadata=None, created_at=None, updated_at=None, status=None)
-    snapshot = snapshots.read(stack.database, account_id, stack.user_id)
+    snapshot = live.read(stack.database, (), account_id, stack.user_id).account
     assert dict(snapshot.metadata) == {}
     assert (snapshot.created_at, snapshot.updated_at, snapshot.status) == (None, None, None)

@@ -145,7 +145,7 @@ def test_a_provider_that_has_recovered_is_served_again():
 def test_a_hung_plugin_fills_its_own_places_and_no_others():
     hang = plugin_of("hung", limit=2, teardown_account=hookimpl(lambda account: time.sleep(FAR)))
     healthy = plugin_of("healthy", limit=2, teardown_account=hookimpl(lambda account: "done"))
-    hooks = Plugins([hang, healthy]).implementations("email")
+    hooks = Plugins([hang, healthy]).concerned(account())
     deadline = time.monotonic() + 2.0
     with ThreadPoolExecutor(8) as requests:
         batches = list(
@@ -166,8 +166,8 @@ def test_a_hook_that_raises_gives_its_place_back():
         calls.append(account)
         raise SystemExit
 
-    hooks = Plugins([plugin_of("crm", limit=1, teardown_account=hookimpl(exits))]).implementations(
-        "email"
+    hooks = Plugins([plugin_of("crm", limit=1, teardown_account=hookimpl(exits))]).concerned(
+        account()
     )
     for _ in range(3):
         teardown.call_all(hooks, account(), time.monotonic() + FAR)

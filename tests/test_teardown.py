@@ -313,7 +313,7 @@ def test_a_machine_without_threads_left_leaves_an_orphan_and_waits_for_nobody(mo
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     plugin = plugin_of("crm", teardown_account=hookimpl(does("done")))
-    hooks = Plugins([plugin]).implementations("email")
+    hooks = Plugins([plugin]).concerned(account())
     started = time.monotonic()
     (outcome,) = teardown.call_all(hooks, account(), started + 20)
     assert outcome.failure == "RuntimeError: can't start new thread"

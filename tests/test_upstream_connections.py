@@ -99,8 +99,8 @@ def drip(*start: bytes, each: bytes = b"x"):
 @pytest.mark.parametrize(
     "script",
     [
-        drip(),
-        drip(b"HTTP/1.1 200"),
+        drip(b"HTTP/1.1 2", each=b""),
+        drip(b"HTTP/1.1 200 "),
         drip(b"HTTP/1.1 200 OK\r\nX-Slow: "),
         drip(b"HTTP/1.1 100 Continue\r\n\r\n", each=b"HTTP/1.1 100 Continue\r\n\r\n"),
         lambda connection, _: time.sleep(60),
@@ -283,7 +283,7 @@ ANSWERS = [
     (b"HTTP/1.1 204 x\r\n\r\n", True),
     (b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", True),
     (answer(200, gzip.compress(b"{}" * 4000), "Content-Encoding: gzip"), True),
-    (answer(200, b"<html>"), True),
+    (answer(200, b"<html>"), UpstreamFailed),
     (answer(404, GONE), False),
     (answer(404, b"<html>"), UpstreamFailed),
     (answer(302, b"", "Location: http://elsewhere.invalid"), UpstreamFailed),

@@ -10,24 +10,25 @@ from flask_httpauth import HTTPTokenAuth
 
 from puffle_accounts import keys
 from puffle_accounts.account import parse_id
-from puffle_accounts.database import Database
 from puffle_accounts.errors import Problem
 from puffle_accounts.keys import Caller
+from puffle_accounts.service import Service
 
 REALM = "puffle"
 
 log = logging.getLogger(__name__)
 
 
-def token_auth(database: Database) -> HTTPTokenAuth:
-    """Return the authentication of requests by a key of `database`."""
+def token_auth(service: Service) -> HTTPTokenAuth:
+    """Return the authentication of requests by a key of the service's database."""
     auth = HTTPTokenAuth(scheme="Bearer", realm=REALM)
 
     @auth.verify_token
     def verify(token: str) -> Caller | None:
         asked_for = (request.view_args or {}).get("account_id", "")
-        with database.reading():
-            return keys.identify(database, token, parse_id(asked_for))
+        declarations = service.plugins.declarations
+        with service.database.reading():
+            return keys.identify(service.database, declarations, token, parse_id(asked_for))
 
     @auth.error_handler
     def refuse(status: int) -> Any:

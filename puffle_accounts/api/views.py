@@ -9,7 +9,7 @@ import uuid
 from flask import Flask, Response, request
 
 from puffle_accounts import context, idempotency
-from puffle_accounts.account import Account, parse_id
+from puffle_accounts.account import parse_id
 from puffle_accounts.api.auth import token_auth
 from puffle_accounts.api.problems import response
 from puffle_accounts.errors import (
@@ -22,6 +22,7 @@ from puffle_accounts.errors import (
 )
 from puffle_accounts.idempotency import Replay, Sweeper
 from puffle_accounts.keys import Caller
+from puffle_accounts.live import Found
 from puffle_accounts.service import Service
 
 RETRY_AFTER = "5"  # seconds until the database may be back
@@ -39,7 +40,7 @@ PROBLEMS = {
 
 def init_app(app: Flask, service: Service) -> None:
     """Add the one route, and what every answer carries."""
-    auth = token_auth(service.database)
+    auth = token_auth(service)
     sweep = Sweeper(service.idempotency_keys)
 
     def delete_account(account_id: str) -> Response:
@@ -87,10 +88,10 @@ def _end(answer: Response) -> Response:
     return answer
 
 
-def _owned(caller: Caller) -> Account:
-    if caller.account is None:
+def _owned(caller: Caller) -> Found:
+    if caller.found is None:
         raise Problem("account_not_found")
-    return caller.account
+    return caller.found
 
 
 def _success(teardown_status: str, replayed: bool = False) -> Response:

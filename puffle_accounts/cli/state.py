@@ -17,9 +17,15 @@ def plugins() -> None:
     """Show the plugins; exit 1 if one is broken."""
     every = current_service().plugins.all
     table(
-        ("NAME", "DISTRIBUTION", "HOOKS", "STATE"),
+        ("NAME", "DISTRIBUTION", "HOOKS", "RESOURCE IDS", "STATE"),
         (
-            (p.name, p.distribution, ", ".join(n for n, i in p.impls.items() if i), p.state)
+            (
+                p.name,
+                p.distribution,
+                ", ".join(name for name, impls in p.impls.items() if impls),
+                ", ".join(p.resource_ids) or "none",
+                p.state,
+            )
             for p in every
         ),
         whole=True,  # the reason why one is broken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +29,18 @@ class Pooled:
     """
 
     IS = "IS"
+    LOCK_ROW = ""  # what makes a SELECT within `writing` keep its row from others
+
+    def folded(self, column: str) -> str:
+        """Return the expression for a column as text in lower case."""
+        raise NotImplementedError
+
+    def json_text(self, column: str, key: str) -> str:
+        """Return the expression for the text of a key at the top of a JSON object.
+
+        It is NULL where there is no such key, and where the column holds no JSON at all.
+        """
+        raise NotImplementedError
 
     def sql(self, statement: str, *params: Any) -> Any:
         """Execute one statement written with `?` for values and `IS ?` to compare with NULL.
@@ -88,6 +101,10 @@ def place(bulkhead: Bulkhead) -> Iterator[None]:
         yield
     finally:
         bulkhead.leave()
+
+
+#: A key of a JSON object that may stand in a statement as it is, so that an index can be used.
+PLAIN_KEY = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @functools.lru_cache(maxsize=128)

@@ -12,7 +12,7 @@ from peewee import InterfaceError, NotSupportedError, OperationalError, PeeweeEx
 from playhouse.pool import PooledPostgresqlDatabase
 
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.database.pooled import CONNECTIONS, WAIT, Pooled, place
+from puffle_accounts.database.pooled import CONNECTIONS, PLAIN_KEY, WAIT, Pooled, place
 from puffle_accounts.errors import ConfigError
 
 CONNECT_TIMEOUT = 3  # seconds
@@ -93,6 +93,7 @@ class Postgres(Pooled, PooledPostgresqlDatabase):
     """PostgreSQL through psycopg 3 and Peewee's pool; libpq reads the URL."""
 
     IS = "IS NOT DISTINCT FROM"
+    LOCK_ROW = "FOR UPDATE OF a"
     psycopg3_adapter = _Adapter
 
     def __init__(self, url: str, **params: Any) -> None:
@@ -105,6 +106,13 @@ class Postgres(Pooled, PooledPostgresqlDatabase):
         self.patience: float | None = SILENCE
         self._places = Bulkhead(CONNECTIONS, WAIT)
 
+    def folded(self, column: str) -> str:
+        return f"lower(CAST({column} AS TEXT))"
+
+    def json_text(self, column: str, key: str) -> str:
+        constant = f"'{key}'" if PLAIN_KEY.fullmatch(key) else _hidden(key)
+        return f"puffle_accounts_value(CAST({column} AS TEXT), {constant})"
+
     @contextmanager
     def _connected(self) -> Iterator[None]:
         with place(self._places), self.connection_context():
@@ -112,6 +120,11 @@ class Postgres(Pooled, PooledPostgresqlDatabase):
 
     def _is_away(self, error: PeeweeException) -> bool:
         return isinstance(error, AWAY) or _sqlstate(error) == UNDEFINED_TABLE
+
+
+def _hidden(text: str) -> str:
+    """Return a text constant that neither ends early nor looks like a placeholder."""
+    return f"convert_from(decode('{text.encode(errors='replace').hex()}', 'hex'), 'UTF8')"
 
 
 def _sqlstate(error: Any) -> str | None:

@@ -13,7 +13,7 @@ from playhouse import db_url
 from playhouse.pool import PooledSqliteDatabase
 
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.database.pooled import CONNECTIONS, WAIT, Pooled, place
+from puffle_accounts.database.pooled import CONNECTIONS, PLAIN_KEY, WAIT, Pooled, place
 from puffle_accounts.errors import ConfigError
 
 OLDEST_SQLITE = (3, 35, 0)  # RETURNING
@@ -61,6 +61,17 @@ class Sqlite(Pooled, PooledSqliteDatabase):
         )
         self._writer = Bulkhead(1, WAIT)
 
+    def folded(self, column: str) -> str:
+        return f"lower({column})"
+
+    def json_text(self, column: str, key: str) -> str:
+        value = (
+            f"json_extract({column}, '$.\"{key}\"')"
+            if PLAIN_KEY.fullmatch(key)
+            else f"(SELECT value FROM json_each({column}) WHERE key = {_hidden(key)})"
+        )
+        return f"CASE WHEN json_valid({column}) THEN CAST({value} AS TEXT) END"
+
     def _connect(self) -> Any:
         """Return a connection that reads text whatever its bytes are, or say which file it was."""
         try:
@@ -77,6 +88,11 @@ class Sqlite(Pooled, PooledSqliteDatabase):
 
     def _is_away(self, error: PeeweeException) -> bool:
         return isinstance(error, DatabaseError) and any(words in str(error) for words in AWAY)
+
+
+def _hidden(text: str) -> str:
+    """Return a text constant that neither ends early nor looks like a placeholder."""
+    return f"CAST(X'{text.encode(errors='replace').hex()}' AS TEXT)"
 
 
 def connect(url: str) -> Sqlite:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from collections import defaultdict
@@ -13,7 +14,8 @@ from typing import Any
 
 import pluggy
 
-from puffle_accounts.account import Account
+from puffle_accounts import resources
+from puffle_accounts.account import Account, kind
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.errors import BrokenPlugin, ConfigError, TeardownFailed
 from puffle_accounts.hooks.hookimpls import CHECK, TEARDOWN, isolated, verify, wraps
@@ -21,7 +23,16 @@ from puffle_accounts.hooks.hookspecs import GROUP
 from puffle_accounts.text import one_line
 from puffle_accounts.upstream import Upstream
 
+UNDECLARED = (
+    "it declares no RESOURCE_IDS: what accounts share is torn down with the first of them,"
+    " and an orphan that cannot be told from a live account is parked"
+)
+
 log = logging.getLogger(__name__)
+
+
+#: The account types that a plugin takes (`None` for all), and its `RESOURCE_IDS`.
+Declaration = tuple[frozenset[str] | None, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,11 @@ class Implementation:
     plugin: str
     call: Callable[..., Any]  # call(account=…)
     bulkhead: Bulkhead
+    resource_ids: tuple[str, ...] = ()
+
+    def concerns(self, account: Account) -> bool:
+        """Whether the account names anything that the plugin may hold."""
+        return not self.resource_ids or bool(resources.named(account, self.resource_ids))
 
 
 @dataclass(eq=False, slots=True)
@@ -41,6 +57,7 @@ class Plugin:
         name: the entry point's.
         distribution: name and version of what installed it.
         module: what the entry point names, once it has been verified.
+        resource_ids: the fields of an account that name what the plugin holds.
         problem: why it cannot be used.
         disabled: the operator took it out.
     """
@@ -49,6 +66,7 @@ class Plugin:
     distribution: str
     bulkhead: Bulkhead
     module: Any = None
+    resource_ids: tuple[str, ...] = ()
     problem: str | None = None
     disabled: bool = False
     impls: dict[str, list[pluggy.HookImpl]] = field(default_factory=lambda: defaultdict(list))
@@ -60,10 +78,20 @@ class Plugin:
             return "disabled"
         return f"broken: {self.problem}" if self.problem else "ok"
 
-    def accepts(self, account_type: str) -> bool:
-        """Whether accounts of this type concern the plugin."""
+    @property
+    def kinds(self) -> frozenset[str] | None:
+        """The account types that the plugin takes, `None` if it takes all."""
         types = getattr(self.module, "ACCOUNT_TYPES", None)
-        return types is None or account_type in types
+        return None if types is None else frozenset(map(kind, types))
+
+    def accepts(self, account_kind: str) -> bool:
+        """Whether accounts of this type concern the plugin."""
+        return self.kinds is None or account_kind in self.kinds
+
+    @property
+    def tears_down(self) -> bool:
+        """Whether it holds anything itself, and is not only around others."""
+        return any(not wraps(impl) for impl in self.impls[TEARDOWN])
 
     def upstreams(self) -> list[Upstream]:
         """Return the HTTP clients that the plugin holds at its top level."""
@@ -83,32 +111,50 @@ class Plugins:
         self.active = [plugin for plugin in self.all if not plugin.disabled]
         self._implementations: dict[str, list[Implementation]] = {}
 
-    def implementations(self, account_type: str) -> list[Implementation]:
-        """Return what has to be called for an account of this type; isolated once, then kept."""
-        if account_type not in self._implementations:
-            self._implementations[account_type] = self._isolate(account_type)
-        return self._implementations[account_type]
+    @functools.cached_property
+    def declarations(self) -> tuple[Declaration, ...]:
+        """What the plugins say they hold."""
+        return tuple((p.kinds, p.resource_ids) for p in self.active if p.resource_ids)
 
-    def implementations_of(self, plugin: str, account_type: str) -> list[Implementation]:
-        """Return those of one plugin; one that does not take the type any more must not pass."""
-        found = [each for each in self.implementations(account_type) if each.plugin == plugin]
-        refusal = _stand_in(f"plugin {plugin} takes no accounts of type {account_type}")
-        return found or [Implementation(plugin, refusal, Bulkhead(1))]
+    @functools.cached_property
+    def metadata_fields(self) -> tuple[str, ...]:
+        """The keys of `metadata` that count as ids, as fields."""
+        fields = {field for _, declared in self.declarations for field in declared}
+        return tuple(sorted(filter(resources.metadata_key, fields)))
 
-    def _isolate(self, account_type: str) -> list[Implementation]:
-        concerned = [p for p in self.active if p.problem or p.accepts(account_type)]
+    def find(self, name: str) -> Plugin | None:
+        """Return the active plugin of this name."""
+        return next((plugin for plugin in self.active if plugin.name == name), None)
+
+    def concerned(self, account: Account) -> list[Implementation]:
+        """Return what has to be called for an account."""
+        return [each for each in self._of_kind(account.kind) if each.concerns(account)]
+
+    def _of_kind(self, account_kind: str) -> list[Implementation]:
+        """Return the implementations for accounts of a type; isolated once, then kept."""
+        if account_kind not in self._implementations:
+            self._implementations[account_kind] = self._isolate(account_kind)
+        return self._implementations[account_kind]
+
+    def _isolate(self, account_kind: str) -> list[Implementation]:
+        working = [plugin for plugin in self.active if not plugin.problem]
+        found = [
+            _failing(p, f"plugin {p.name} cannot be used: {p.problem}")
+            for p in self.active
+            if p.problem
+        ]
+        concerned = [plugin for plugin in working if plugin.accepts(account_kind)]
         wrappers = [impl for p in concerned for impl in p.impls[TEARDOWN] if wraps(impl)]
-        found = []
-        for plugin in concerned:
-            problem = f"plugin {plugin.name} cannot be used: {plugin.problem}"
-            calls: list[Callable[..., Any]] = [_stand_in(problem)] if plugin.problem else []
-            calls += [
-                isolated(TEARDOWN, impl, wrappers)
-                for impl in plugin.impls[TEARDOWN]
-                if not wraps(impl)
-            ]
-            found += [Implementation(plugin.name, call, plugin.bulkhead) for call in calls]
-        return found
+        calls = [
+            Implementation(p.name, isolated(TEARDOWN, impl, wrappers), p.bulkhead, p.resource_ids)
+            for p in concerned
+            for impl in p.impls[TEARDOWN]
+            if not wraps(impl)
+        ]
+        if not calls:  # nobody's type, perhaps with somebody's ids
+            said = f"no plugin takes accounts of type {one_line(account_kind)}"
+            calls = [_failing(p, said, permanent=True) for p in working if p.resource_ids]
+        return found + calls
 
 
 def load(
@@ -168,6 +214,8 @@ def configure(plugins: Plugins, environ: Mapping[str, str]) -> None:
             if upstream.missing:
                 fields = {"plugin": plugin.name, "missing": upstream.missing}
                 log.warning("provider.unconfigured", extra=fields)
+        if plugin.tears_down and not plugin.resource_ids:
+            log.warning("plugin.undeclared", extra={"plugin": plugin.name, "reason": UNDECLARED})
 
 
 def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugin:
@@ -181,6 +229,7 @@ def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugi
         with redirect_stdout(sys.stderr):  # a command's output is its own
             module = points[0].load()
         plugin.impls = verify(module)
+        plugin.resource_ids = resources.declared(module)
         plugin.module = module
     except BaseException as error:  # a SystemExit at import must not end the service
         _break(plugin, error)
@@ -191,7 +240,7 @@ def _break(plugin: Plugin, error: BaseException) -> None:
     said = one_line(error)
     expected = isinstance(error, BrokenPlugin)
     plugin.problem = said if expected else f"cannot be loaded: {type(error).__name__}: {said}"
-    plugin.impls = defaultdict(list)
+    plugin.impls, plugin.resource_ids = defaultdict(list), ()
     log.error("plugin.broken", extra={"plugin": plugin.name, "reason": plugin.problem})
 
 
@@ -200,8 +249,10 @@ def checks(plugin: Plugin) -> list[Callable[..., Any]]:
     return [isolated(CHECK, impl, []) for impl in plugin.impls[CHECK] if not wraps(impl)]
 
 
-def _stand_in(reason: str) -> Callable[..., Any]:
-    def fail(account: Account) -> None:
-        raise TeardownFailed(reason)
+def _failing(plugin: Plugin, reason: str, permanent: bool = False) -> Implementation:
+    """Return what stands for a plugin that cannot be called."""
 
-    return fail
+    def fail(account: Account) -> None:
+        raise TeardownFailed(reason, permanent=permanent)
+
+    return Implementation(plugin.name, fail, plugin.bulkhead, plugin.resource_ids)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from puffle_accounts import clock, context, teardown
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.orphans.ledger import Claimed, Ledger
-from puffle_accounts.orphans.superseded import is_superseded
+from puffle_accounts.orphans.superseded import UNDECIDED, Verdict, look
 from puffle_accounts.teardown import Outcome
 
 RESULTS = ("done", "superseded", "failed", "parked")
@@ -27,14 +27,14 @@ class Attempt:
     Args:
         ms: how long it took.
         superseded: a live account uses the resource, so nobody was called.
-        unreadable: nobody could be called.
+        hopeless: why nobody could be called.
         failures: the calls that left something.
     """
 
     orphan: Claimed
     ms: int
     superseded: bool = False
-    unreadable: bool = False
+    hopeless: str | None = None
     failures: tuple[Outcome, ...] = ()
 
     @property
@@ -68,12 +68,15 @@ class Retrier:
             if renewed is None:
                 return None
             orphan = renewed
-        if orphan.account is None:
-            return Attempt(orphan, clock.ms_since(began), unreadable=True)
-        if is_superseded(self.ledger.database, orphan.account):
-            return Attempt(orphan, clock.ms_since(began), superseded=True)
-        concerned = self.plugins.implementations_of(orphan.plugin, orphan.account.type)
-        outcomes = teardown.call_all(concerned, orphan.account, began + self.timeout)
+        account, plugin = orphan.account, self.plugins.find(orphan.plugin)
+        if account is None or plugin is None:
+            return Attempt(orphan, clock.ms_since(began), hopeless=UNREADABLE)
+        verdict = look(self.ledger.database, plugin, account)
+        if verdict is not Verdict.FREE:
+            hopeless = UNDECIDED if verdict is Verdict.UNDECIDED else None
+            return Attempt(orphan, clock.ms_since(began), superseded=True, hopeless=hopeless)
+        concerned = [each for each in self.plugins.concerned(account) if each.plugin == plugin.name]
+        outcomes = teardown.call_all(concerned, account, began + self.timeout)
         failures = tuple(outcome for outcome in outcomes if outcome.failure)
         return Attempt(orphan, clock.ms_since(began), failures=failures)
 
@@ -81,9 +84,9 @@ class Retrier:
         """Write down what came of an attempt; return which of `RESULTS` it is."""
         context.request_id.set(attempt.orphan.request_id)
         orphan = attempt.orphan
-        if attempt.unreadable:
-            self.ledger.park(orphan, UNREADABLE)
-            return _settled(attempt, "parked", UNREADABLE)
+        if attempt.hopeless:
+            self.ledger.park(orphan, attempt.hopeless)
+            return _settled(attempt, "parked", attempt.hopeless)
         if attempt.failures:
             failure = attempt.failures[-1]
             parked = self.ledger.postpone(orphan, failure)

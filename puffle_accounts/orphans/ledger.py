@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from puffle_accounts import clock
+from puffle_accounts import clock, resources
 from puffle_accounts.account import Account
 from puffle_accounts.database import Database
 from puffle_accounts.database.models import Orphan
@@ -32,11 +32,11 @@ NAMESPACE = uuid.UUID("6f1d3c1e-3f0b-4d53-9a53-3b1f5d0c6d0a")
 RECORD = """
 INSERT INTO orphans (id, plugin, account_id, user_id, account, reason, attempts,
                      created_at, next_attempt_at, parked_at, request_id)
-VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     account = excluded.account,
     reason = excluded.reason,
-    attempts = orphans.attempts + 1,
+    attempts = orphans.attempts + excluded.attempts,
     next_attempt_at = excluded.next_attempt_at,
     request_id = excluded.request_id,
     parked_at = COALESCE(orphans.parked_at, excluded.parked_at)"""
@@ -102,12 +102,13 @@ class Ledger:
             account, plugin = failure.account, failure.plugin
             self.database.sql(
                 RECORD,
-                orphan_id(plugin, account),
+                orphan_id(plugin, account, failure.resource_ids),
                 plugin,
                 account.id,
                 account.user_id,
                 account.to_json(),
                 failure.failure,
+                int(not failure.spared),
                 clock.stamp(now),
                 clock.stamp(now + _asked(failure)),
                 clock.stamp(now) if failure.permanent else None,
@@ -259,9 +260,14 @@ class Ledger:
             return {name for (name,) in self.database.sql("SELECT DISTINCT plugin FROM orphans")}
 
 
-def orphan_id(plugin: str, account: Account) -> str:
-    """Return the one id for a plugin, an account and its set of provider ids (RFC 9562 §5.5)."""
-    return str(uuid.uuid5(NAMESPACE, json.dumps([plugin, account.id, *account.provider_ids])))
+def orphan_id(plugin: str, account: Account, fields: tuple[str, ...]) -> str:
+    """Return the one id for a plugin, an account and what it names there (RFC 9562 §5.5).
+
+    Args:
+        fields: the plugin's `RESOURCE_IDS`.
+    """
+    named = resources.identity(account, fields)
+    return str(uuid.uuid5(NAMESPACE, json.dumps([plugin, account.id, named])))
 
 
 def _asked(failure: Outcome) -> timedelta:
@@ -288,5 +294,5 @@ def _claimed(row: Any, leased_until: str) -> Claimed:
 def _snapshot(text: str) -> Account | None:
     try:
         return Account.from_json(text)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         return None

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
+from puffle_accounts import live
 from puffle_accounts.account import Account
 from puffle_accounts.database import Database
+from puffle_accounts.hooks.registry import Plugin
 
-MAILBOX = ("email_address", "agentmail_inbox_id", "instantly_account_id")
-LIVE = "SELECT 1 FROM accounts WHERE NOT (type = 'linkedin' AND status IS ?) AND ({same}) LIMIT 1"
+UNDECIDED = (
+    "a live account has the same ids but other metadata, and the plugin does not say which of"
+    " them name what it holds: let it declare RESOURCE_IDS, or drop the orphan"
+)
 
 
-def is_superseded(database: Database, account: Account) -> bool:
-    """Whether a live account uses what an orphan of this one would tear down."""
-    same, ids = _same_resource(account)
-    if not same:
-        return False
+class Verdict(Enum):
+    """Whether a live account uses what an orphan would tear down."""
+
+    FREE = "nobody uses it"
+    SUPERSEDED = "a live account uses it"
+    UNDECIDED = "nobody can tell"
+
+
+def look(database: Database, plugin: Plugin, account: Account) -> Verdict:
+    """Look whether a live account uses what a plugin may have left of `account`."""
+    verdict = Verdict.FREE
     with database.reading():
-        found = database.sql(LIVE.replace("{same}", same), "disconnected", *ids)
-        return found.fetchone() is not None
-
-
-def _same_resource(account: Account) -> tuple[str, list[str]]:
-    """Return the condition, and its values, under which a row uses the same resource.
-
-    The ids of a mailbox are e-mail addresses, and Instantly knows one account by
-    either of two: so each is compared with each, without regard to case.
-    """
-    session, *mailbox = account.provider_ids
-    addresses = [value for value in mailbox if value and account.type != "linkedin"]
-    sessions = [session] if session and account.type != "email" else []
-    marks = ", ".join(["lower(?)"] * len(addresses))
-    conditions = [f"lower({name}) IN ({marks})" for name in MAILBOX if addresses]
-    conditions += ["provider_account_id = ?" for _ in sessions]
-    return " OR ".join(conditions), addresses * len(MAILBOX) + sessions
+        for user in live.users(database, plugin, account):
+            if plugin.resource_ids or user.metadata == account.metadata:
+                return Verdict.SUPERSEDED
+            verdict = Verdict.UNDECIDED
+    return verdict

@@ -15,13 +15,13 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 import requests
+from postgresql import postgres_server
 from support import (
     Gunicorn,
     Stack,
     assert_problem,
     free_port,
     only,
-    postgres_server,
     use,
     wait_until,
 )
@@ -80,7 +80,7 @@ def test_postgresql_may_be_stopped_and_started_under_the_service(sandbox, tmp_pa
         assert_unavailable(stack.delete(account))
         assert_unavailable(stack.delete(account, Idempotency_Key="k"))
         assert sandbox.calls == []
-        server.ensure_postgres_running()
+        server.start()
         wait_until(lambda: stack.delete(account, Idempotency_Key="k").status_code == 200)
         assert (stack.row(account), len(sandbox.calls)) == (None, 3)
         stack.database.close_all()

@@ -314,12 +314,29 @@ def test_the_orphans_of_a_broken_plugin_fail_and_stay(live):
     assert "broken cannot be used" in orphan["reason"]
 
 
-def test_a_plugin_that_takes_the_type_no_longer_has_not_done_it(live):
-    module = {"ACCOUNT_TYPES": {"linkedin"}, "teardown_account": hookimpl(lambda account: "done")}
-    live.service.plugins = Plugins([plugin_of("choosy", **module)])
-    record(live, failed("choosy", account(type="email")))
-    assert retry(live) == {"failed": 1}
-    assert len(live.orphans()) == 1
+def test_an_orphan_that_does_not_concern_its_plugin_is_done(live):
+    """It was written while the plugin was broken."""
+    calls = []
+    module = {"ACCOUNT_TYPES": {"linkedin"}, "RESOURCE_IDS": ("metadata.session",)}
+    choosy = plugin_of(
+        "choosy", **module, teardown_account=hookimpl(lambda account: calls.append(account))
+    )
+    other = plugin_of("other", teardown_account=hookimpl(lambda account: None))
+    live.service.plugins = Plugins([choosy, other])
+    record(live, failed("choosy", account(type="email", metadata={"session": 1})))
+    record(live, failed("choosy", account(type="linkedin", email_address="a@b.example")))
+    assert retry(live) == {"done": 2}
+    assert (live.orphans(), calls) == ([], [])
+
+
+def test_an_orphan_of_a_type_that_no_plugin_takes_is_not_done_but_parked(live):
+    module = {"ACCOUNT_TYPES": {"linkedin"}, "RESOURCE_IDS": ("metadata.session",)}
+    choosy = plugin_of("choosy", **module, teardown_account=hookimpl(lambda account: "done"))
+    live.service.plugins = Plugins([choosy])
+    record(live, failed("choosy", account(type="gmail", metadata={"session": 1})))
+    assert retry(live) == {"parked": 1}
+    [orphan] = live.orphans()
+    assert orphan["reason"] == "no plugin takes accounts of type gmail"
 
 
 def test_the_orphans_of_a_disabled_or_missing_plugin_are_not_touched(live):

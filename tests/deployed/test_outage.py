@@ -7,7 +7,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support import assert_problem, only, postgres_server, wait_until
+from postgresql import postgres_server
+from support import assert_problem, only, wait_until
 
 CLIENTS = 4
 UNKNOWN = "0d9a8a52-7f0c-4f38-9d0a-5f1d7a1c9b3e"

@@ -12,8 +12,9 @@ from support import assert_problem, plugin_of
 
 from puffle_accounts import TeardownFailed, clock, hookimpl, snapshots
 from puffle_accounts.hooks.registry import Plugins
+from puffle_accounts.live import read
 from puffle_accounts.orphans.ledger import PAGE, orphan_id
-from puffle_accounts.orphans.superseded import is_superseded
+from puffle_accounts.orphans.superseded import Verdict, look
 from puffle_accounts.testing import account
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=timezone.utc)
@@ -66,7 +67,7 @@ def test_each_plugin_that_fails_leaves_an_orphan_of_its_own(live):
 def test_a_snapshot_comes_back_as_the_same_account(live):
     account_id = live.add_email(status=None, metadata=METADATA, updated_at=None)
     with live.database.reading():
-        before = snapshots.read(live.database, account_id, live.user_id)
+        before = read(live.database, (), account_id, live.user_id).account
     live.sandbox.behave("agentmail", "fail")
     live.delete(account_id)
     [orphan] = _claim(ledger_of(live), "agentmail")
@@ -123,23 +124,43 @@ def test_a_failure_after_a_reconnect_under_a_new_id_is_another_orphan(live):
     assert left == [("acc-old", 1), ("acc-new", 1)]
 
 
-def test_an_orphan_is_one_per_plugin_account_and_set_of_provider_ids():
-    base = {
-        "id": str(uuid.uuid4()),
-        "user_id": str(uuid.uuid4()),
-        "provider_account_id": "a",
-        "email_address": "b",
-        "agentmail_inbox_id": "c",
-        "instantly_account_id": "d",
-    }
-    same = [{}, {"status": "x"}, {"display_name": "y"}, {"metadata": {"z": 1}}, {"type": "t"}]
-    assert len({orphan_id("p", account(**{**base, **change})) for change in same}) == 1
-    names = ["id", *list(base)[2:]]
+BASE = {
+    "id": str(uuid.uuid4()),
+    "user_id": str(uuid.uuid4()),
+    "provider_account_id": "a",
+    "email_address": "b",
+    "agentmail_inbox_id": "c",
+    "instantly_account_id": "d",
+    "metadata": {"k": 1, "l": {"m": 2}},
+}
+
+
+def _orphan_ids(fields, changes) -> list[str]:
+    return [orphan_id("p", account(**{**BASE, **change}), fields) for change in changes]
+
+
+def test_without_declared_ids_an_orphan_is_one_per_plugin_account_the_ids_and_metadata():
+    same = [
+        {},
+        {"status": "x"},
+        {"display_name": "y"},
+        {"type": "t"},
+        {"metadata": {"l": {"m": 2}, "k": 1}},
+    ]
+    assert len(set(_orphan_ids((), same))) == 1
+    names = ["id", *list(BASE)[2:-1]]
     others = [{name: value} for name in names for value in (str(uuid.uuid4()), None, "", "b,c")]
-    others += [{"email_address": "c", "agentmail_inbox_id": "b"}]
-    found = {orphan_id("p", account(**{**base, **change})) for change in others}
-    found |= {orphan_id("p", account(**base)), orphan_id("q", account(**base))}
+    others += [{"email_address": "c", "agentmail_inbox_id": "b"}, {"metadata": {"k": 2}}]
+    found = {*_orphan_ids((), [{}, *others]), orphan_id("q", account(**BASE), ())}
     assert len(found) == len(others) + 2
+
+
+def test_with_them_it_is_one_per_plugin_account_and_their_values():
+    fields = ("metadata.k", "email_address")
+    same = [{}, {"agentmail_inbox_id": "x"}, {"metadata": {"k": "1"}}, {"provider_account_id": "y"}]
+    assert len(set(_orphan_ids(fields, same))) == 1
+    others = [{"metadata": {"k": 2}}, {"metadata": {}}, {"email_address": "x"}, {"id": "another"}]
+    assert len(set(_orphan_ids(fields, [{}, *others]))) == len(others) + 1
 
 
 @pytest.mark.parametrize(
@@ -310,16 +331,18 @@ SUPERSEDED = [
 ]
 
 
-def test_a_live_account_that_uses_the_same_resource_supersedes(stack):
+def test_a_plugin_that_declares_no_ids_is_compared_as_well_as_can_be(stack):
     """Each row of the table above, one after the other on one database."""
     ledger, wrong = ledger_of(stack), []
+    plugin = plugin_of("silent", teardown_account=hookimpl(lambda account: None))
     for case in SUPERSEDED:
         type, ids, live_type, status, live_ids, expected = case
         record(stack, failed("unipile", account(type=type, **ids)))
         [orphan] = _claim(ledger)
-        assert not is_superseded(stack.database, orphan.account)
+        assert look(stack.database, plugin, orphan.account) is Verdict.FREE
         row = stack.add(type=live_type, status=status, user_id=str(uuid.uuid4()), **live_ids)
-        if is_superseded(stack.database, orphan.account) is not expected:
+        found = look(stack.database, plugin, orphan.account)
+        if found is not (Verdict.SUPERSEDED if expected else Verdict.FREE):
             wrong.append(case)
         stack.sql("DELETE FROM accounts WHERE id = ?", row)
         ledger.forget(orphan)

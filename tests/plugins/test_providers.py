@@ -239,7 +239,7 @@ def test_the_check_fails_for_whatever_is_no_success(provider, status, http):
 
 @each_provider
 @pytest.mark.parametrize("status", [200, 202, 204])
-@pytest.mark.parametrize("body", [None, b"<html>", {"code": "not_found"}, []])
+@pytest.mark.parametrize("body", [None, b"OK", {"code": "not_found"}, []])
 def test_any_2xx_is_done_whatever_its_body(provider, status, body, http):
     result = tear_down(provider, http, status=status, body=None if status == 204 else body)
     assert (result.said, result.failure) == (provider.done, None)
@@ -250,8 +250,11 @@ def test_any_2xx_is_done_whatever_its_body(provider, status, body, http):
     [(provider, body) for provider in PROVIDERS for body in provider.gone],
     ids=str,
 )
-def test_the_providers_own_404_is_a_success_that_says_it_was_not_there(provider, body, http):
-    result = tear_down(provider, http, status=404, body=body)
+@pytest.mark.parametrize("status", [404, 410])
+def test_the_providers_own_404_or_410_is_a_success_that_says_it_was_not_there(
+    provider, body, status, http
+):
+    result = tear_down(provider, http, status=status, body=body)
     assert (result.said, result.failure) == (provider.absent, None)
 
 
@@ -284,11 +287,12 @@ LOOK_ALIKES = [
 
 
 @each_provider
+@pytest.mark.parametrize("status", [404, 410])
 @pytest.mark.parametrize("body", LOOK_ALIKES, ids=lambda body: str(body)[:60])
-def test_any_other_404_is_a_wrong_url_and_permanent(provider, body, http):
-    result = tear_down(provider, http, status=404, body=body)
+def test_any_other_404_or_410_is_a_wrong_url_and_permanent(provider, body, status, http):
+    result = tear_down(provider, http, status=status, body=body)
     assert (result.said, result.permanent) == (None, True)
-    assert result.failure.startswith(f"{provider}: {provider.what}: 404")
+    assert result.failure.startswith(f"{provider}: {provider.what}: {status}")
     assert f"{provider.variable}_BASE_URL" in result.failure
 
 
@@ -303,7 +307,7 @@ def test_another_providers_404_is_a_wrong_url_and_permanent(provider, body, http
 
 
 @each_provider
-@pytest.mark.parametrize("status", [400, 403, 410, 500])
+@pytest.mark.parametrize("status", [400, 403, 409, 500])
 def test_the_words_of_a_404_under_another_status_are_no_success(provider, status, http):
     result = tear_down(provider, http, status=status, body=provider.gone[0])
     assert result.failure.startswith(f"{provider}: {provider.what}: {status}")

