@@ -258,17 +258,26 @@ class Stack:
 class Gunicorn:
     """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group."""
 
-    def __init__(self, stack: Stack, log: Path, *arguments: str, **environ: str) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        log: Path,
+        *arguments: str,
+        python: str | Path = sys.executable,
+        folder: Path = ROOT,
+        app: str = "wsgi:app",
+        **environ: str,
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
-                    *("--workers", "1", *arguments, "wsgi:app"),
+                    *(python, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
+                    *("--workers", "1", *arguments, app),
                 ],
-                cwd=ROOT,
+                cwd=folder,
                 env=stack.process_environ(**environ),
                 stdout=output,
                 stderr=output,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from support import ROOT
 
 from puffle_accounts.cli import COMMANDS
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 SOURCES = [
     *ROOT.glob("puffle_accounts/**/*.py"),
     *ROOT.glob("plugins/*.py"),
@@ -32,7 +37,7 @@ VARIABLES = [
 ]
 TREE = click.Group(commands=COMMANDS)
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def code(page: Path) -> list[str]:
@@ -81,6 +86,36 @@ def test_every_make_target_that_a_page_names_exists(page):
 def test_every_link_into_the_project_leads_to_a_file(page):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@each_page
+def test_every_file_of_the_tests_that_a_page_names_exists(page):
+    named = re.findall(r"\btests/[\w/]+\.py\b", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@each_page
+def test_every_heading_that_a_page_links_to_is_there(page):
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text()):
+        target = (page.parent / link) if link else page
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
+
+
+def test_the_index_has_every_page_once():
+    index = ROOT / "docs" / "README.md"
+    linked = re.findall(r"^\| \[.+?\]\((.+?)\) \| \S", index.read_text(), re.MULTILINE)
+    assert sorted((index.parent / link).resolve() for link in linked) == sorted(
+        page for page in PAGES if page != index
+    )
+
+
+def test_the_changelog_has_the_version():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    released = re.findall(r"^## \[(\d.*?)\] - \d{4}-\d\d-\d\d$", CHANGELOG, re.MULTILINE)
+    assert released[0] == setup["metadata"]["version"]
+    assert len(released) == len(re.findall(r"^## ", CHANGELOG, re.MULTILINE)) - 1
 
 
 @pytest.mark.parametrize("variable", VARIABLES)

@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support import APPLIED, ROOT
+from support import APPLIED, ROOT, Gunicorn, only
 
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "bench", "*.db*")
 MODULES = {path.name for path in (ROOT / "plugins").glob("*.py")}
@@ -157,3 +157,26 @@ def test_what_is_installed_is_the_wheel_and_not_the_tree(elsewhere, tmp_path):
         check=True,
     )
     assert where.stdout.startswith(str(elsewhere.parent))
+
+
+@only("sqlite")
+def test_the_wheel_alone_can_be_deployed(elsewhere, stack, tmp_path):
+    """In an empty folder: the settings and the application are those of the package."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    account = stack.add_linkedin()
+    server = Gunicorn(
+        *(stack, tmp_path / "gunicorn.log", "--config", "python:puffle_accounts.serving"),
+        python=elsewhere / "python",
+        folder=folder,
+        app="puffle_accounts.wsgi:app",
+    )
+    try:
+        answer = server.wait_until_ready() and stack.delete(account)
+    finally:
+        server.kill()
+    assert (answer.status_code, answer.content) == (200, b'{"success": true}')
+    assert answer.headers["Teardown-Status"] == "complete"
+    assert stack.row(account)["status"] == "disconnected"
+    assert "Using worker: gevent" in [line["event"] for line in server.lines()], "our settings"
+    assert list(folder.iterdir()) == []
