@@ -423,7 +423,9 @@ def _trust(bundle: Any) -> ssl.SSLContext:
 def _why(error: Exception) -> str:
     """Return what went wrong in words of ours or of the system: an error's own may tell hosts."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate: {error.verify_message.partition(',')[0]}"
+        return (
+            f"its certificate: {error.verify_message.partition(',')[0]}; check REQUESTS_CA_BUNDLE"
+        )
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or 'closed'}".lower()
     if isinstance(error, (socket.gaierror, UnicodeError)):

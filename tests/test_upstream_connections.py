@@ -137,17 +137,23 @@ def test_a_200_is_done_although_its_body_drips():
         assert provider.left.wait(10)
 
 
-def test_a_connect_that_hangs_ends_by_the_clock():
+@contextmanager
+def silence(host: str, port: int = 0):
+    """Yield the port of an address where nobody accepts, refuses or answers."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, port))
         listener.listen(0)
-        for _ in range(4):  # nobody accepts: once the queue is full, nobody gets an answer
+        for _ in range(4):  # once the queue is full, nobody gets an answer
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
-        with deadline(1):
-            failed = failure(upstream(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        yield listener.getsockname()[1]
+
+
+def test_a_connect_that_hangs_ends_by_the_clock():
+    with silence("127.0.0.1") as port, deadline(1):
+        failed = failure(upstream(f"http://127.0.0.1:{port}"))
     assert str(failed) == "Example: thing delete: no connection within 0.9 s"
     assert not failed.permanent
 
@@ -563,6 +569,14 @@ def test_the_next_address_is_tried_when_one_refuses(monkeypatch):
         client = upstream(f"http://provider.example:{wire.port}")
         assert delete(client)
     assert f"Host: provider.example:{wire.port}\r\n".encode() in provider.heard[0]
+
+
+def test_an_address_that_says_nothing_leaves_the_next_one_its_time(monkeypatch):
+    with serving(lambda connection, _: connection.sendall(OK)) as (_, _, wire):
+        named(monkeypatch, "127.0.0.2", "127.0.0.1")
+        client = upstream(f"http://provider.example:{wire.port}")
+        with silence("127.0.0.2", wire.port), deadline(2):
+            assert delete(client)
 
 
 def test_an_ipv6_address_is_a_host_too():
