@@ -201,6 +201,7 @@ def test_a_success_that_no_api_sends_is_a_failure_to_be_tried_again(sent, words)
         b"HTTP/1.0 200 x\r\n\r\n{}",
         CHUNKED % 200 + b"2;ext=1 \r\n{}\r\n0\r\nRetry-After: 5\r\n\r\n",
         answer(200, b"{}") + answer(500),
+        b"HTTP/1.1 200 x\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
 def test_an_untidy_success_is_one(sent):
@@ -326,6 +327,7 @@ def in_seconds(seconds: float) -> str:
         ("9" * 400, float("inf")),
         ("Sun, 06 Nov 1994 08:49:37 GMT", 0),
         ("Sunday, 06-Nov-94 08:49:37 GMT", 0),
+        ("sun, 06 nov 1994 08:49:37 gmt", 0),
         ("Sun Nov  6 08:49:37 1994", 0),
         ("-5", None),
         ("292.05", 292.05),
