@@ -245,7 +245,6 @@ def test_a_key_whose_claim_got_no_answer_is_free_at_once(stack, gunicorn):
 def test_a_database_that_was_away_for_a_moment_is_asked_again(live):
     def blink(account):
         live.database.close_all()
-        live.database._adapter.failed_at = time.monotonic()  # another request has met it away
 
     use(live, crm=blink)
     account = live.add_email()
@@ -273,12 +272,11 @@ def test_deletes_of_one_account_do_not_lock_each_other_out(live):
 
 
 @only("postgresql")
-def test_a_server_that_falls_silent_is_given_up(live):
+def test_a_connection_that_falls_silent_is_given_up_and_its_look_up_made_again(live):
     live.database.patience = 0.5
     [(backend,)] = live.sql("SELECT pg_backend_pid()")
     os.kill(backend, signal.SIGSTOP)
     try:
-        assert_unavailable(live.delete(UNKNOWN))
         assert live.delete(UNKNOWN).status_code == 404
     finally:
         os.kill(backend, signal.SIGCONT)
@@ -289,9 +287,7 @@ def test_a_column_that_changes_its_type_is_got_over(live):
     for _ in range(10):  # so that the statement is prepared
         live.delete(UNKNOWN)
     live.sql("ALTER TABLE accounts ALTER COLUMN display_name TYPE varchar(500)")
-    answers = [live.delete(UNKNOWN).status_code for _ in range(10)]
-    assert set(answers) <= {503, 404}
-    assert answers[-1] == 404
+    assert [live.delete(UNKNOWN).status_code for _ in range(10)] == [404] * 10
 
 
 def test_whatever_the_default_isolation_is_a_row_may_change_under_a_reader(postgres_url):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from peewee import PeeweeException
-from playhouse.pool import MaxConnectionsExceeded
 
-from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.text import one_line
 
@@ -39,7 +36,7 @@ class Pooled:
 
     def reading(self) -> AbstractContextManager[None]:
         """Hold a connection for single statements that read."""
-        return self._telling_its_absence(self._connected())
+        return self._telling_its_absence(self._connected_to_read())
 
     def autocommitting(self) -> AbstractContextManager[None]:
         """Hold a connection for one statement that writes; it commits by itself."""
@@ -48,16 +45,21 @@ class Pooled:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold a connection and a transaction for several statements."""
-        with self.autocommitting(), self.atomic():  # type: ignore[attr-defined]
+        with self._telling_its_absence(self._connected_to_write()), self.atomic():  # type: ignore[attr-defined]
             yield
+
+    def rollback(self) -> None:
+        """Roll back; where that fails, what counts is the error that made it necessary."""
+        with suppress(PeeweeException):
+            super().rollback()  # type: ignore[misc]
 
     @contextmanager
     def _telling_its_absence(self, connected: AbstractContextManager[Any]) -> Iterator[None]:
         try:
             with connected:
                 yield
-        except (PeeweeException, MaxConnectionsExceeded) as error:  # the latter is a ValueError
-            if isinstance(error, PeeweeException) and not self._is_away(error):
+        except PeeweeException as error:
+            if not self._is_away(error):
                 raise
             raise DatabaseUnavailable(one_line(error)) from error
 
@@ -65,29 +67,13 @@ class Pooled:
         """Whether the database did not answer, or has no tables yet."""
         raise NotImplementedError
 
-    def _connected(self) -> AbstractContextManager[Any]:
+    def _connected_to_read(self) -> AbstractContextManager[Any]:
         """Hold a connection."""
-        held: AbstractContextManager[Any] = self.connection_context()  # type: ignore[attr-defined]
-        return held
+        raise NotImplementedError
 
     def _connected_to_write(self) -> AbstractContextManager[Any]:
         """Hold a connection that may write."""
-        return self._connected()
-
-
-@contextmanager
-def place(bulkhead: Bulkhead) -> Iterator[None]:
-    """Hold a place at the database.
-
-    Raises:
-        DatabaseUnavailable: none came free in time.
-    """
-    if not bulkhead.enter(time.monotonic() + WAIT):
-        raise DatabaseUnavailable(f"the database was busy for {WAIT} s")
-    try:
-        yield
-    finally:
-        bulkhead.leave()
+        raise NotImplementedError
 
 
 @functools.lru_cache(maxsize=128)

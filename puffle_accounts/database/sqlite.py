@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from peewee import DatabaseError, PeeweeException
 from playhouse import db_url
-from playhouse.pool import PooledSqliteDatabase
+from playhouse.pool import MaxConnectionsExceeded, PooledSqliteDatabase
 
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.database.pooled import CONNECTIONS, WAIT, Pooled, place
-from puffle_accounts.errors import ConfigError
+from puffle_accounts.database.pooled import CONNECTIONS, WAIT, Pooled
+from puffle_accounts.errors import ConfigError, DatabaseUnavailable
 
 OLDEST_SQLITE = (3, 35, 0)  # RETURNING
-
+BUSY = f"the database was busy for {WAIT} s"
 
 #: How SQLite says that a database cannot be used now (`sqlite3_errstr`), or not yet. Python
 #: tells a mistake in a statement by the same class.
@@ -71,9 +72,22 @@ class Sqlite(Pooled, PooledSqliteDatabase):
         return conn
 
     @contextmanager
+    def _connected_to_read(self) -> Iterator[None]:
+        try:
+            with self.connection_context():
+                yield
+        except MaxConnectionsExceeded as error:  # a ValueError
+            raise DatabaseUnavailable(BUSY) from error
+
+    @contextmanager
     def _connected_to_write(self) -> Iterator[None]:
-        with place(self._writer), self.connection_context():
-            yield
+        if not self._writer.enter(time.monotonic() + WAIT):
+            raise DatabaseUnavailable(BUSY)
+        try:
+            with self._connected_to_read():
+                yield
+        finally:
+            self._writer.leave()
 
     def _is_away(self, error: PeeweeException) -> bool:
         return isinstance(error, DatabaseError) and any(words in str(error) for words in AWAY)
