@@ -41,7 +41,7 @@ def _database(service: Service) -> Iterator[Finding]:
     except (DatabaseUnavailable, PeeweeException) as error:
         yield Finding(False, "database", one_line(error))
         return
-    yield Finding(True, "database", "answers")
+    yield Finding(True, "database", f"answers{service.database.by_way_of}")
     if pending:
         hint = "run puffle-accounts db upgrade"
         yield Finding(False, "schema", f"{counted(len(pending), 'pending migration')}: {hint}")

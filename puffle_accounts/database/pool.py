@@ -17,6 +17,7 @@ from puffle_accounts.text import one_line
 
 CANCELLING = 1.0  # seconds to tell the server that its answer is not waited for
 IDLE, LIFETIME = 60.0, 3600.0  # seconds until a connection is given back, or is too old
+POOLER_IDLE, POOLER_LIFETIME = 1.0, 3.0  # in session mode each keeps others from the server
 
 #: The settings of a session, where it is ours alone: behind a pooler it would be the next one's.
 SETTINGS = f"""
@@ -34,6 +35,7 @@ class Connection(psycopg.Connection[Any]):
 
     patience: float | None = float(WAIT)  # seconds for one statement
     opened = 0.0  # on the clock of `time.monotonic()`
+    is_pooled = False
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for the server, but not longer than `patience`."""
@@ -81,12 +83,13 @@ class Pool(ConnectionPool[Connection]):
             min_size=0,
             max_size=CONNECTIONS,
             timeout=WAIT,
-            max_idle=IDLE,
+            max_idle=POOLER_IDLE,  # until the first connection has shown who is at its other end
             max_lifetime=LIFETIME,
             reconnect_timeout=0,  # whoever needs a connection asks for it
             open=True,
         )
         self._emptied = self._served = time.monotonic()
+        self.is_pooled = False  # by somebody between us and the server
 
     def take(self) -> Connection:
         """Return a connection that the server has not ended.
@@ -142,10 +145,29 @@ class Pool(ConnectionPool[Connection]):
         try:
             for name, loader in LOADERS.items():
                 conn.adapters.register_loader(name, loader)
-            conn.execute(SETTINGS, [conn.info.backend_pid])
+            if not conn.execute(SETTINGS, [conn.info.backend_pid]).fetchall():
+                self._share(conn)
         except BaseException:
             conn.close()
             raise
+        else:
+            self.max_idle = POOLER_IDLE if conn.is_pooled else IDLE
+            self.max_lifetime = POOLER_LIFETIME if conn.is_pooled else LIFETIME
+
+    def _share(self, conn: Connection) -> None:
+        """Leave nothing in a session that a pooler will lend to others."""
+        conn.is_pooled = True
+        conn.prepare_threshold = None
+        try:
+            conn.execute("BEGIN")
+            conn.execute("ROLLBACK")
+        except psycopg.Error as error:
+            raise psycopg.OperationalError(
+                f"the pooler must be in session or transaction mode: {one_line(error)}"
+            ) from error
+        if not self.is_pooled:
+            log.info("database.pooled")
+        self.is_pooled = True
 
 
 class _Lenient:

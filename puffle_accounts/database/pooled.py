@@ -25,6 +25,7 @@ class Pooled:
     """
 
     IS = "IS"
+    by_way_of = ""  # what stands between the service and the database, for a person
 
     def sql(self, statement: str, *params: Any) -> Any:
         """Execute one statement written with `?` for values and `IS ?` to compare with NULL.
@@ -40,13 +41,11 @@ class Pooled:
 
     def autocommitting(self) -> AbstractContextManager[None]:
         """Hold a connection for one statement that writes; it commits by itself."""
-        return self._telling_its_absence(self._connected_to_write())
+        return self._telling_its_absence(self._autocommitting())
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> AbstractContextManager[None]:
         """Hold a connection and a transaction for several statements."""
-        with self._telling_its_absence(self._connected_to_write()), self.atomic():  # type: ignore[attr-defined]
-            yield
+        return self._telling_its_absence(self._in_transaction())
 
     def rollback(self) -> None:
         """Roll back; where that fails, what counts is the error that made it necessary."""
@@ -74,6 +73,15 @@ class Pooled:
     def _connected_to_write(self) -> AbstractContextManager[Any]:
         """Hold a connection that may write."""
         raise NotImplementedError
+
+    def _autocommitting(self) -> AbstractContextManager[Any]:
+        """Hold a connection for one statement that writes."""
+        return self._connected_to_write()
+
+    @contextmanager
+    def _in_transaction(self) -> Iterator[None]:
+        with self._connected_to_write(), self.atomic():  # type: ignore[attr-defined]
+            yield
 
 
 @functools.lru_cache(maxsize=128)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from peewee import (
@@ -35,6 +35,7 @@ DEFAULTS = {
 #: How a database that cannot be reached looks, and a plan that a migration has outdated.
 AWAY = (OperationalError, InterfaceError, NotSupportedError)
 UNDEFINED_TABLE = "42P01"
+BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{WAIT}s'"
 
 
 class _Held(threading.local):
@@ -73,6 +74,11 @@ class Postgres(Pooled, PostgresqlDatabase):
                 self._close_pool = weakref.finalize(self, self._pool.close, CLOSING)
             return self._pool
 
+    @property
+    def by_way_of(self) -> str:  # type: ignore[override]
+        """What stands between the service and the database, for a person."""
+        return ", through a pooler" if self.pool.is_pooled else ""
+
     def close_all(self) -> None:
         """Close every connection, and end the threads; whoever comes next opens a new pool."""
         with self._opening:
@@ -88,6 +94,24 @@ class Postgres(Pooled, PostgresqlDatabase):
                 yield
             finally:
                 self._held.repeatable = before
+
+    @contextmanager
+    def _autocommitting(self) -> Iterator[None]:
+        """Hold a connection; behind a pooler the settings of one statement need a transaction."""
+        with self._connected_to_write(), self.atomic() if self.is_pooled() else nullcontext():
+            yield
+
+    def is_pooled(self) -> bool:
+        """Return whether a pooler stands between the connection held and the server."""
+        pooled: bool = self.connection().is_pooled
+        return pooled
+
+    def begin(self, isolation_level: Any = None) -> None:
+        """Begin a transaction; behind a pooler it says itself what the session says elsewhere."""
+        if self.is_pooled():
+            self.execute_sql(BEGIN)
+        else:
+            super().begin(isolation_level)
 
     @contextmanager
     def _connected_to_write(self) -> Iterator[None]:
