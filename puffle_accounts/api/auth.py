@@ -26,7 +26,7 @@ def token_auth(database: Database) -> HTTPTokenAuth:
     @auth.verify_token
     def verify(token: str) -> Caller | None:
         asked_for = (request.view_args or {}).get("account_id", "")
-        with database.reading():
+        with database.reading_before_change():
             return keys.identify(database, token, parse_id(asked_for))
 
     @auth.error_handler

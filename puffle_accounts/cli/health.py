@@ -38,6 +38,8 @@ def check(service: Service) -> Iterator[Finding]:
 def _database(service: Service) -> Iterator[Finding]:
     try:
         pending = [name for name, applied in schema.status(service.database) if not applied]
+        if not pending:
+            service.database.require_writes()
     except (DatabaseUnavailable, PeeweeException) as error:
         yield Finding(False, "database", one_line(error))
         return

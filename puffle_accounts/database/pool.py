@@ -19,6 +19,8 @@ CANCELLING = 1.0  # seconds to tell the server that its answer is not waited for
 IDLE, LIFETIME = 60.0, 3600.0  # seconds until a connection is given back, or is too old
 POOLER_IDLE, POOLER_LIFETIME = 1.0, 3.0  # in session mode each keeps others from the server
 
+READ_ONLY = (b"in_hot_standby", b"default_transaction_read_only")  # reported as they change
+
 #: The settings of a session, where it is ours alone: behind a pooler it would be the next one's.
 SETTINGS = f"""
 SELECT set_config(name, setting, false) FROM (VALUES
@@ -64,6 +66,11 @@ class Connection(psycopg.Connection[Any]):
         except psycopg.OperationalError:
             self.close()
         return not self.closed
+
+    def is_read_only(self) -> bool:
+        """Return whether the server has said so by itself; a pooler only repeats what was once."""
+        said = map(self.pgconn.parameter_status, READ_ONLY)
+        return not self.is_pooled and b"on" in said
 
 
 class Pool(ConnectionPool[Connection]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import secrets
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
@@ -14,6 +16,15 @@ from puffle_accounts.text import one_line
 
 CONNECTIONS = 20  # per process; a statement takes about a millisecond, so they go round fast
 WAIT = 5  # seconds: for a connection of the pool, for a lock
+SIZE = 8192  # bytes, so that it needs room of its own
+
+# To see whether it can be written; never seen by others.
+WRITE = """
+INSERT INTO orphans
+    (id, plugin, account_id, user_id, account, reason, attempts, created_at, next_attempt_at)
+VALUES (?, '', '{nil}', '{nil}', '{{}}', ?, 0, '{then}', '{then}')""".format(
+    nil=uuid.UUID(int=0), then="1970-01-01 00:00:00+00:00"
+)
 
 
 class Pooled:
@@ -25,6 +36,7 @@ class Pooled:
     """
 
     IS = "IS"
+    refused = False  # the last write, by a standby, a read-only or a full database
     by_way_of = ""  # what stands between the service and the database, for a person
 
     def sql(self, statement: str, *params: Any) -> Any:
@@ -38,6 +50,30 @@ class Pooled:
     def reading(self) -> AbstractContextManager[None]:
         """Hold a connection for single statements that read."""
         return self._telling_its_absence(self._connected_to_read())
+
+    @contextmanager
+    def reading_before_change(self) -> Iterator[None]:
+        """Hold a connection for the look-up that a change is to follow.
+
+        Once a write was refused, each look-up writes first: nobody should call a provider for
+        a change that cannot be made.
+        """
+        if self.refused:
+            self.require_writes()
+        with self.reading():
+            yield
+            self._require_writes_said()
+
+    def require_writes(self) -> None:
+        """Write a row and take it back.
+
+        Raises:
+            DatabaseUnavailable: the database takes no writes: a standby, read-only or full.
+        """
+        with suppress(PeeweeException), self.writing():
+            self.sql(WRITE, (mark := str(uuid.uuid4())), secrets.token_hex(SIZE))
+            self.sql("DELETE FROM orphans WHERE id = ?", mark)
+        self.refused = False
 
     def autocommitting(self) -> AbstractContextManager[None]:
         """Hold a connection for one statement that writes; it commits by itself."""
@@ -60,11 +96,21 @@ class Pooled:
         except PeeweeException as error:
             if not self._is_away(error):
                 raise
-            raise DatabaseUnavailable(one_line(error)) from error
+            reason = one_line(error)
+            if self._is_refusal(error):
+                self.refused, reason = True, f"takes no writes: {reason}"
+            raise DatabaseUnavailable(reason) from error
 
     def _is_away(self, error: PeeweeException) -> bool:
         """Whether the database did not answer, or has no tables yet."""
         raise NotImplementedError
+
+    def _is_refusal(self, error: PeeweeException) -> bool:
+        """Whether the database answers but takes no writes."""
+        raise NotImplementedError
+
+    def _require_writes_said(self) -> None:
+        """Raise DatabaseUnavailable if the server has said by itself that it takes no writes."""
 
     def _connected_to_read(self) -> AbstractContextManager[Any]:
         """Hold a connection."""

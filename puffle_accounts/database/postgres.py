@@ -17,7 +17,7 @@ from peewee import (
 )
 
 from puffle_accounts.database.pooled import WAIT, Pooled
-from puffle_accounts.errors import ConfigError
+from puffle_accounts.errors import ConfigError, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from puffle_accounts.database.pool import Connection, Pool
@@ -34,7 +34,7 @@ DEFAULTS = {
 }
 #: How a database that cannot be reached looks, and a plan that a migration has outdated.
 AWAY = (OperationalError, InterfaceError, NotSupportedError)
-UNDEFINED_TABLE = "42P01"
+UNDEFINED_TABLE, READ_ONLY, DISK_FULL = "42P01", "25006", "53100"
 BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{WAIT}s'"
 
 
@@ -156,7 +156,8 @@ class Postgres(Pooled, PostgresqlDatabase):
         conn, repeatable = self._held.conn, self._held.repeatable
         if conn is None:
             return False
-        if isinstance(error, NotSupportedError):  # a plan that a migration has outdated
+        # A plan that a migration has outdated; a server that another may have taken over from.
+        if isinstance(error, NotSupportedError) or _sqlstate(error) == READ_ONLY:
             conn.close()
         return repeatable and conn.closed
 
@@ -169,7 +170,16 @@ class Postgres(Pooled, PostgresqlDatabase):
         """Leave it open: it belongs to the pool."""
 
     def _is_away(self, error: PeeweeException) -> bool:
-        return isinstance(error, AWAY) or _sqlstate(error) == UNDEFINED_TABLE
+        return isinstance(error, AWAY) or _sqlstate(error) in (UNDEFINED_TABLE, READ_ONLY)
+
+    def _is_refusal(self, error: PeeweeException) -> bool:
+        return _sqlstate(error) in (READ_ONLY, DISK_FULL)
+
+    def _require_writes_said(self) -> None:
+        conn = self._held.conn
+        if conn is not None and conn.is_read_only():
+            conn.close()  # the next one may lead to another server
+            raise DatabaseUnavailable("takes no writes: the server is a standby or read-only")
 
 
 def _sqlstate(error: Any) -> str | None:
@@ -197,4 +207,8 @@ def connect(url: str) -> Postgres:
         given |= conninfo_to_dict(url)
     except ProgrammingError:  # its message may quote the password
         raise ConfigError("DATABASE_URL is not a PostgreSQL connection URL") from None
-    return Postgres(url, {name: given.get(name) or value for name, value in DEFAULTS.items()})
+    params = {name: given.get(name) or value for name, value in DEFAULTS.items()}
+    several = "," in str(given.get("host") or given.get("hostaddr"))
+    if several and given.get("target_session_attrs") in (None, "any"):
+        params["target_session_attrs"] = "read-write"  # the primary, whichever it is by now
+    return Postgres(url, params)

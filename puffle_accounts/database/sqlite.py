@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -22,13 +23,16 @@ BUSY = f"the database was busy for {WAIT} s"
 
 #: How SQLite says that a database cannot be used now (`sqlite3_errstr`), or not yet. Python
 #: tells a mistake in a statement by the same class.
+REFUSALS = (
+    "attempt to write a readonly database",
+    "database or disk is full",
+    "disk I/O error",
+)
 AWAY = (
+    *REFUSALS,
     "unable to open database file",
     "database is locked",
     "database table is locked",
-    "disk I/O error",
-    "database or disk is full",
-    "attempt to write a readonly database",
     "database disk image is malformed",
     "file is not a database",
     "locking protocol",
@@ -36,7 +40,15 @@ AWAY = (
     "no such table",
 )
 
+GONE = (0, 0)  # no file's device and inode
+
 _readable = functools.partial(str, encoding="utf-8", errors="replace")
+
+
+class _Connection(sqlite3.Connection):
+    """Knows which file it has opened: its device and inode."""
+
+    file: tuple[int, int] | None = None
 
 
 class Sqlite(Pooled, PooledSqliteDatabase):
@@ -58,6 +70,7 @@ class Sqlite(Pooled, PooledSqliteDatabase):
                 "busy_timeout": WAIT * 1000,
             },
             check_same_thread=False,
+            factory=_Connection,
             lock_type="IMMEDIATE",  # a transaction that reads first fails at once if DEFERRED
         )
         self._writer = Bulkhead(1, WAIT)
@@ -68,16 +81,42 @@ class Sqlite(Pooled, PooledSqliteDatabase):
             conn = super()._connect()
         except sqlite3.Error as error:
             raise sqlite3.OperationalError(f"{self.database}: {error}") from error
-        conn.text_factory = _readable
+        if conn.file is None:
+            conn.file = self._file()
+            conn.text_factory = _readable
         return conn
+
+    def _is_closed(self, conn: Any) -> bool:
+        """Return whether it leads nowhere: its file may be another's by now, or nobody's."""
+        if not super()._is_closed(conn) and conn.file == self._file():
+            return False
+        conn.close()
+        return True
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.database)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     @contextmanager
     def _connected_to_read(self) -> Iterator[None]:
         try:
             with self.connection_context():
-                yield
+                try:
+                    yield
+                except PeeweeException as error:
+                    if self._is_away(error):
+                        self._distrust()
+                    raise
         except MaxConnectionsExceeded as error:  # a ValueError
             raise DatabaseUnavailable(BUSY) from error
+
+    def _distrust(self) -> None:
+        """Use no open connection again: what was opened read-only remains so."""
+        self.connection().file = GONE
+        self.close_idle()
 
     @contextmanager
     def _connected_to_write(self) -> Iterator[None]:
@@ -88,6 +127,9 @@ class Sqlite(Pooled, PooledSqliteDatabase):
                 yield
         finally:
             self._writer.leave()
+
+    def _is_refusal(self, error: PeeweeException) -> bool:
+        return any(words in str(error) for words in REFUSALS)
 
     def _is_away(self, error: PeeweeException) -> bool:
         return isinstance(error, DatabaseError) and any(words in str(error) for words in AWAY)
