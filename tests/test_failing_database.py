@@ -43,10 +43,6 @@ def _no_tables(tmp_path):
     return f"sqlite:///{tmp_path / 'empty.db'}"
 
 
-def _no_directory(tmp_path):
-    return f"sqlite:///{tmp_path / 'nowhere' / 'puffle.db'}"
-
-
 def _no_database(tmp_path):
     (tmp_path / "letter.db").write_text("Dear database, " * 1000)
     return f"sqlite:///{tmp_path / 'letter.db'}"
@@ -58,7 +54,7 @@ def assert_unavailable(answer):
 
 
 @only("sqlite")
-@pytest.mark.parametrize("away", [_nobody_listens, _no_tables, _no_directory, _no_database])
+@pytest.mark.parametrize("away", [_nobody_listens, _no_tables, _no_database])
 def test_without_its_database_the_service_asks_to_come_back(stack, gunicorn, tmp_path, away):
     account = stack.add_email()
     gunicorn(DATABASE_URL=away(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from peewee import (
 
 from puffle_accounts.database.pooled import WAIT, Pooled
 from puffle_accounts.errors import ConfigError, DatabaseUnavailable
+from puffle_accounts.text import one_line
 
 if TYPE_CHECKING:
     from puffle_accounts.database.pool import Connection, Pool
@@ -35,6 +37,10 @@ DEFAULTS = {
 #: How a database that cannot be reached looks, and a plan that a migration has outdated.
 AWAY = (OperationalError, InterfaceError, NotSupportedError)
 UNDEFINED_TABLE, READ_ONLY, DISK_FULL = "42P01", "25006", "53100"
+NOWHERE = "/nowhere"  # a folder of sockets that is not there
+ADDRESS = {"host", "hostaddr", "port", "user", "password", "dbname"}
+HIGHEST_PORT = 65535
+UNKNOWN_PARAMETER = re.compile(r'query parameter: "([A-Za-z_]\w*)"\s*$')
 BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{WAIT}s'"
 
 
@@ -193,22 +199,60 @@ def connect(url: str) -> Postgres:
     """Return the database of a `postgresql://` URL.
 
     Raises:
-        ConfigError: libpq cannot read it.
+        ConfigError: libpq cannot use it, whatever becomes of the server.
     """
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
     from psycopg.pq import Conninfo
 
+    said = _read(url)
+    _require_usable(said)
     # libpq's own defaults, PGCONNECT_TIMEOUT and the like among them.
     given: dict[str, Any] = {
         o.keyword.decode(): o.val.decode() for o in Conninfo.get_defaults() if o.val
-    }
-    try:
-        given |= conninfo_to_dict(url)
-    except ProgrammingError:  # its message may quote the password
-        raise ConfigError("DATABASE_URL is not a PostgreSQL connection URL") from None
+    } | said
     params = {name: given.get(name) or value for name, value in DEFAULTS.items()}
     several = "," in str(given.get("host") or given.get("hostaddr"))
-    if several and given.get("target_session_attrs") in (None, "any"):
+    if several and "target_session_attrs" not in said:
         params["target_session_attrs"] = "read-write"  # the primary, whichever it is by now
     return Postgres(url, params)
+
+
+def _read(url: str) -> dict[str, Any]:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        return dict(conninfo_to_dict(url))
+    except ProgrammingError as error:  # its message may quote the password
+        unknown = UNKNOWN_PARAMETER.search(str(error))
+        if unknown and "password" not in url.partition("?")[2]:
+            raise ConfigError(
+                f"DATABASE_URL: PostgreSQL knows no parameter {unknown[1]}; take it out"
+            ) from None
+        raise ConfigError("DATABASE_URL is not a PostgreSQL connection URL") from None
+
+
+def _require_usable(said: dict[str, Any]) -> None:
+    """Let libpq look at all but the address, in front of a server that cannot be.
+
+    Raises:
+        ConfigError: one of the values can never work.
+    """
+    from psycopg.conninfo import make_conninfo
+    from psycopg.pq import PGconn
+
+    for port in filter(None, str(said.get("port", "")).split(",")):
+        if not (port.isdigit() and 0 < int(port) <= HIGHEST_PORT):
+            raise ConfigError(
+                f"DATABASE_URL: PostgreSQL's port must be a number from 1 to {HIGHEST_PORT}"
+            )
+    for name in said.keys() & {*DEFAULTS, "keepalives"}:
+        if not re.fullmatch(r"-?\d+", said[name]):
+            raise ConfigError(f"DATABASE_URL: PostgreSQL's parameter {name} must be a whole number")
+    params = {name: value for name, value in said.items() if name not in ADDRESS}
+    conn = PGconn.connect_start(make_conninfo(host=NOWHERE, **params).encode())
+    reason = conn.get_error_message()
+    conn.finish()
+    if NOWHERE not in reason:
+        raise ConfigError(
+            f"DATABASE_URL: {one_line(reason)}; correct this part of the PostgreSQL URL"
+        )

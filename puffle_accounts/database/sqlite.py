@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from peewee import DatabaseError, PeeweeException
@@ -139,10 +140,21 @@ def connect(url: str) -> Sqlite:
     """Return the database of a `sqlite:///` URL.
 
     Raises:
-        ConfigError: this machine's SQLite is too old.
+        ConfigError: this machine's SQLite is too old, or the folder cannot be used.
     """
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise ConfigError(
             f"DATABASE_URL: SQLite 3.35 or later is needed, here is {sqlite3.sqlite_version}"
         )
-    return Sqlite(db_url.parse(url)["database"])
+    path = db_url.parse(url)["database"]
+    _require_folder(Path(path).absolute().parent)
+    return Sqlite(path)
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigError(f"DATABASE_URL: there is no folder {folder}; create it for SQLite")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"DATABASE_URL: SQLite must be able to write into the folder {folder}; permit it"
+        )
