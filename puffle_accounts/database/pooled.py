@@ -31,7 +31,7 @@ class Pooled:
     """What both databases offer beside Peewee's own interface.
 
     Statements run inside `reading`, `autocommitting` or `writing`. Each of them raises
-    `DatabaseUnavailable` when the database did not answer or has no tables, and lets
+    `DatabaseUnavailable` when the database did not answer, takes no writes or has no tables, and lets
     every other error of Peewee's pass: that one is the statement's or the row's fault.
     """
 
