@@ -31,8 +31,8 @@ class Pooled:
     """What both databases offer beside Peewee's own interface.
 
     Statements run inside `reading`, `autocommitting` or `writing`. Each of them raises
-    `DatabaseUnavailable` when the database did not answer, takes no writes or has no tables, and lets
-    every other error of Peewee's pass: that one is the statement's or the row's fault.
+    `DatabaseUnavailable` when the database did not answer, takes no writes or has no tables,
+    and lets every other error of Peewee's pass: that one is the statement's or the row's fault.
     """
 
     IS = "IS"
