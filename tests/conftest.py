@@ -101,7 +101,7 @@ def postgres_url(postgres) -> str:
     """A PostgreSQL database of the test's own."""
     name = f"t{next(numbers)}"
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")  # half the time of a log
     yield postgres.replace("/postgres?", f"/{name}?")
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
