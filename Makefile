@@ -1,17 +1,25 @@
 # Two commands for everybody: make run, make test. They set up all they need.
 
 PYTHON ?= python3
-VENV := .venv
+# Another interpreter has an environment of its own: make test PYTHON=python3.13
+VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(VERSION))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lint bench clean
+# The tests start hundreds of processes: each would compile every module afresh.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: run test quick lint bench clean
 
 run: $(READY)
 	$(BIN)/puffle-accounts demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
+
+quick: $(READY)
+	$(BIN)/python -m pytest --numprocesses 2 --quick $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -23,7 +31,7 @@ bench: $(READY)
 	$(BIN)/python -m bench.run $(ARGS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info plugins/*.egg-info
+	rm -rf .venv .venv-* build *.egg-info plugins/*.egg-info
 
 $(READY): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -71,7 +71,7 @@ def cpu_of(call, calls):
 def main():
     calls = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
     with processes.provider() as provider:
-        url = f"{provider.url}/after/0"
+        url = f"http://127.0.0.1:{provider.port}/after/0"
         costs = {name: cpu_of(client(url), calls) for name, client in CLIENTS.items()}
     for name, cost in costs.items():
         print(f"{name:12} {cost:6.1f} µs  {cost / costs['http.client']:5.2f} of http.client")

@@ -5,8 +5,10 @@ Facts: the API reference at docs.agentmail.to, "Delete Inbox".
 
 from __future__ import annotations
 
-from puffle_accounts import Account, hookimpl
-from puffle_accounts.upstream import Upstream
+from collections.abc import Iterator
+
+from puffle_accounts import Account, Resource, hookimpl
+from puffle_accounts.upstream import Upstream, resource
 
 ACCOUNT_TYPES = {"email"}
 RESOURCE_IDS = ("agentmail_inbox_id",)
@@ -35,3 +37,17 @@ def teardown_account(account: Account) -> str | None:
 @hookimpl
 def check_provider() -> None:
     agentmail.get("v0", "inboxes", params={"limit": "1"}, tried="credentials check")
+
+
+@hookimpl
+def find_resources() -> Iterator[Resource]:
+    listed = agentmail.pages(
+        *("v0", "inboxes"),
+        items="inboxes",
+        cursor="next_page_token",
+        cursor_param="page_token",
+        limit=100,
+        tried="inbox list",
+    )
+    for item in listed:
+        yield resource(item, "inbox_id", name="display_name", created_at="created_at")

@@ -5,11 +5,11 @@ Facts: the API v2 reference at developer.instantly.ai, "Account".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from puffle_accounts import Account, TeardownFailed, hookimpl
-from puffle_accounts.upstream import Upstream
+from puffle_accounts import Account, Resource, TeardownFailed, hookimpl
+from puffle_accounts.upstream import Upstream, resource
 
 ACCOUNT_TYPES = {"email"}
 RESOURCE_IDS = ("instantly_account_id", "email_address")
@@ -61,3 +61,17 @@ def _disable_warmup(address: str) -> str:
 @hookimpl
 def check_provider() -> None:
     instantly.get("api", "v2", "accounts", params={"limit": "1"}, tried="credentials check")
+
+
+@hookimpl
+def find_resources() -> Iterator[Resource]:
+    listed = instantly.pages(
+        *("api", "v2", "accounts"),
+        items="items",
+        cursor="next_starting_after",
+        cursor_param="starting_after",
+        limit=100,
+        tried="account list",
+    )
+    for item in listed:
+        yield resource(item, "email", created_at="timestamp_created")

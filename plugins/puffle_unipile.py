@@ -5,11 +5,11 @@ Facts: the API reference at developer.unipile.com, "Delete an account".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from puffle_accounts import Account, hookimpl
-from puffle_accounts.upstream import Upstream
+from puffle_accounts import Account, Resource, hookimpl
+from puffle_accounts.upstream import Upstream, resource
 
 ACCOUNT_TYPES = {"linkedin"}
 RESOURCE_IDS = ("provider_account_id",)
@@ -45,3 +45,19 @@ def teardown_account(account: Account) -> str | None:
 @hookimpl
 def check_provider() -> None:
     unipile.get("accounts", params={"limit": "1"}, tried="credentials check")
+
+
+@hookimpl
+def find_resources() -> Iterator[Resource]:
+    """Other products of the same workspace keep mail and WhatsApp accounts there: not ours."""
+    listed = unipile.pages(
+        "accounts",
+        items="items",
+        cursor=("cursor", "next_cursor"),
+        cursor_param="cursor",
+        limit=250,
+        tried="session list",
+    )
+    for item in listed:
+        if item.get("type") == "LINKEDIN":
+            yield resource(item, "id", name="name", created_at="created_at")

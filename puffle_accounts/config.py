@@ -163,7 +163,7 @@ def _database_url(environ: Mapping[str, str]) -> str:
                 "DATABASE_URL must look like postgresql://host:5432/name, with user:password@"
                 " before the host if need be, and %40 for an @ in the password and so on"
             )
-        if not find_spec("psycopg"):
+        if not (find_spec("psycopg") and find_spec("psycopg_pool")):
             raise ConfigError(
                 "DATABASE_URL names PostgreSQL: install the extra for it, pip install '.[postgres]'"
             )

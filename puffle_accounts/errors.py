@@ -6,8 +6,9 @@
      +-- BrokenPlugin           a plugin cannot be used
      +-- TeardownFailed         something of an account is left at its provider; for plugins
      |    +-- UpstreamFailed    the provider's answer, or its silence, says so
-     +-- DatabaseUnavailable    the database did not answer, or has no tables yet
+     +-- DatabaseUnavailable    the database did not answer, takes no writes, or has no tables
      +-- DeleteFailed           the account's row could not be changed, and is still there
+     +-- ResourceInUse          a live account uses what somebody wants to have torn down
      +-- InvalidKey             an Idempotency-Key header does not hold a usable key
      +-- KeyInUse               a request with this Idempotency-Key is being worked on
      +-- KeyReused              this Idempotency-Key belongs to another account
@@ -56,11 +57,15 @@ class UpstreamFailed(TeardownFailed):
 
 
 class DatabaseUnavailable(Exception):
-    """The database did not answer, or has no tables yet; the message says how."""
+    """The database did not answer, takes no writes, or has no tables yet; the message says how."""
 
 
 class DeleteFailed(Exception):
     """The row could not be deleted or updated; nothing is stored, and the row says so."""
+
+
+class ResourceInUse(Exception):
+    """A live account uses what somebody wants to have torn down; the message has the ids."""
 
 
 class InvalidKey(ValueError):

@@ -6,9 +6,12 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+
+from peewee import PeeweeException
 
 from puffle_accounts import clock
 from puffle_accounts.database import Database
@@ -18,6 +21,7 @@ REMEMBERED = timedelta(hours=24)
 LEASE_MARGIN = 10.0  # seconds beyond the teardown deadline
 LONGEST_KEY = 255
 SWEEP_EVERY = 3600.0  # seconds
+AGAIN = 0.25  # seconds between two attempts to give keys back
 
 CLAIM = """
 INSERT INTO idempotency_keys (user_id, key, account_id, token, leased_until)
@@ -65,6 +69,60 @@ def parse(header: str) -> str:
     return key
 
 
+class Owed:
+    """The keys to be given back once the database answers again, until their leases run out."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}  # by token, on the clock of `time.monotonic()`
+        self._lock = threading.Lock()
+        self._paying = False
+
+    def add(self, token: str, until: float) -> None:
+        """Remember a key."""
+        with self._lock:
+            self._until[token] = until
+
+    def pay(self, free: Callable[[str], None]) -> None:
+        """Give all of them back.
+
+        Raises:
+            DatabaseUnavailable: those that are left must wait.
+        """
+        while self._until:
+            with self._lock:
+                token = next(iter(self._until), None)
+            if token is None:
+                return
+            if time.monotonic() < self._until.get(token, 0.0):
+                free(token)
+            with self._lock:
+                self._until.pop(token, None)
+
+    def pay_in_background(self, free: Callable[[str], None]) -> None:
+        """Try on and on, in a thread that ends with the last lease at the latest."""
+        with self._lock:
+            if self._paying:
+                return
+            self._paying = True
+        thread = threading.Thread(
+            target=self._pay_patiently, args=(free,), name="idempotency-free", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the machine has no thread left: the next claim pays
+            self._paying = False
+
+    def _pay_patiently(self, free: Callable[[str], None]) -> None:
+        while True:
+            with suppress(DatabaseUnavailable, PeeweeException):
+                self.pay(free)
+            with self._lock:
+                if not self._until:
+                    self._paying = False
+                    return
+            time.sleep(AGAIN)
+
+
 @dataclass(frozen=True, slots=True)
 class IdempotencyKeys:
     """The table `idempotency_keys` of one database.
@@ -75,6 +133,7 @@ class IdempotencyKeys:
 
     database: Database
     lease: timedelta
+    _owed: Owed = field(default_factory=Owed, repr=False)
 
     def claim(self, user_id: str, key: str, account_id: str) -> Lease | Replay:
         """Take the key for this request, or return what its first request answered.
@@ -84,6 +143,7 @@ class IdempotencyKeys:
             KeyReused: it belongs to another account.
         """
         now, token = clock.now(), secrets.token_hex(16)
+        self._owed.pay(self._free)
         try:
             with self.database.writing():
                 self.database.sql(
@@ -117,12 +177,17 @@ class IdempotencyKeys:
             raise KeyInUse
 
     def free(self, lease: Lease) -> None:
-        """Give the key back; where the database is away, the lease runs out by itself."""
+        """Give the key back; where the database is away, as soon as it answers again."""
         try:
-            with self.database.autocommitting():
-                self.database.sql(FREE, lease.token)
+            self._free(lease.token)
         except DatabaseUnavailable as error:
             log.warning("idempotency.not_freed", extra={"reason": str(error)})
+            self._owed.add(lease.token, time.monotonic() + self.lease.total_seconds())
+            self._owed.pay_in_background(self._free)
+
+    def _free(self, token: str) -> None:
+        with self.database.autocommitting():
+            self.database.sql(FREE, token)
 
     def sweep(self) -> None:
         """Delete the keys that are no longer remembered."""

@@ -21,6 +21,7 @@ GUESSED = {
     "linkedin": ("provider_account_id",),
     "email": ("email_address", "agentmail_inbox_id", "instantly_account_id"),
 }
+PAGE = 1000
 PLAIN_KIND = re.compile(r"[a-z0-9_-]+")
 
 
@@ -45,6 +46,36 @@ def users(database: Database, plugin: Plugin, account: Account) -> Iterator[Acco
         same = values & set(resources.named(candidate, fields).values())
         if same and plugin.accepts(candidate.kind) and not candidate.is_disconnected:
             yield candidate
+
+
+def named(database: Database, plugin: Plugin, values: set[str]) -> set[str]:
+    """Return those of some ids that live accounts use.
+
+    Args:
+        plugin: one that declares what it holds.
+        values: as `resources.comparable` has them.
+    """
+    used: set[str] = set()
+    for candidate in _candidates(database, plugin.resource_ids, values):
+        if plugin.accepts(candidate.kind) and not candidate.is_disconnected:
+            used.update(resources.named(candidate, plugin.resource_ids).values())
+    return used & values
+
+
+def accounts(database: Database, plugin: Plugin) -> Iterator[Account]:
+    """Return every live account of a type that the plugin takes, a page at a time."""
+    after = None
+    while True:
+        start = "" if after is None else "WHERE a.id > ? "
+        statement = f"SELECT {snapshots.SELECTED} FROM accounts a {start}ORDER BY a.id LIMIT {PAGE}"
+        with database.reading():
+            rows = database.sql(statement, *([] if after is None else [after])).fetchall()
+        for account in map(snapshots.from_row, rows):
+            after = account.id
+            if plugin.accepts(account.kind) and not account.is_disconnected:
+                yield account
+        if len(rows) < PAGE:
+            return
 
 
 def _candidates(database: Database, fields: tuple[str, ...], values: set[str]) -> Iterator[Account]:

@@ -57,6 +57,7 @@ def configure(log_format: str) -> None:
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     logging.getLogger("peewee").setLevel(logging.WARNING)  # its migrations speak of themselves
+    logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # what counts of it is raised
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings quote what providers sent
 
 

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from puffle_accounts.account import ID_COLUMNS, Account
 from puffle_accounts.errors import BrokenPlugin
 
 METADATA = "metadata."
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Something that a provider holds, for `find_resources`.
+
+    Args:
+        id: as the plugin's first `RESOURCE_IDS` field has it.
+        name: for people.
+        created_at: aware; `None` where the provider does not say.
+    """
+
+    id: str
+    name: str | None = None
+    created_at: datetime | None = None
+
 
 HINT = 'RESOURCE_IDS must name fields such as ("instantly_account_id", "metadata.crm_contact_id")'
 
@@ -42,7 +60,7 @@ def named(account: Account, fields: tuple[str, ...]) -> dict[str, str]:
     A value is a non-empty string or an integer, compared as text; one with an `@` is an
     address, of which upper and lower case do not matter.
     """
-    values = {field: _comparable(_value(account, field)) for field in fields}
+    values = {field: comparable(_value(account, field)) for field in fields}
     return {field: value for field, value in values.items() if value is not None}
 
 
@@ -62,7 +80,8 @@ def _value(account: Account, field: str) -> Any:
     return getattr(account, field) if key is None else account.metadata.get(key)
 
 
-def _comparable(value: Any) -> str | None:
+def comparable(value: Any) -> str | None:
+    """Return an id as it is compared, `None` if it names nothing."""
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         return None
     text = str(value)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from importlib.util import find_spec
 from math import ceil
 from typing import Any, NoReturn
@@ -56,6 +57,15 @@ def on_starting(server: Any) -> None:
                 "PUFFLE_PLUGIN_CALLS should be below the number of threads,"
                 " or a hung provider takes them all"
             )
+
+
+def post_worker_init(worker: Any) -> None:
+    """Say once, at the start, that the database is away, if it is; nobody waits for that."""
+    from puffle_accounts.database import report_absence  # in the worker, patched by now
+
+    if worker.age == 1:
+        store = worker.wsgi.extensions["puffle_accounts"].database
+        threading.Thread(target=report_absence, args=(store,), daemon=True).start()
 
 
 def _read_environment() -> Config:

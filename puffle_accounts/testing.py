@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -30,9 +31,19 @@ from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.errors import BrokenPlugin
 from puffle_accounts.hooks import hookimpls, registry
 from puffle_accounts.hooks.registry import Plugin, Plugins
+from puffle_accounts.resources import Resource
 from puffle_accounts.text import one_line
 
-__all__ = ["BrokenPlugin", "FakeProvider", "Request", "Result", "account", "call", "check"]
+__all__ = [
+    "BrokenPlugin",
+    "FakeProvider",
+    "Request",
+    "Result",
+    "account",
+    "call",
+    "check",
+    "holdings",
+]
 
 
 def account(**values: Any) -> Account:
@@ -105,6 +116,16 @@ def check(plugin: Any) -> str | None:
     except Exception as error:
         return one_line(error) or type(error).__name__
     return None
+
+
+def holdings(plugin: Any) -> Iterator[Resource]:
+    """Return what a plugin's `find_resources` says that its provider holds.
+
+    Raises:
+        BrokenPlugin: the service could not use the plugin.
+        TeardownFailed: the provider could not be asked.
+    """
+    return registry.holdings(_configured(plugin).all[0])
 
 
 def _configured(plugin: Any) -> Plugins:

@@ -80,11 +80,12 @@ class Answer:
         self._received = 0
         self._open = True
         self._parser: Any = HttpResponseParser(self)
-        # What `http.client` reads, and some servers send: a body's frame is not loosened by it.
+        # What `http.client` reads too, for some servers send it.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True,  # folded lines
             lenient_optional_cr_before_lf=True,
             lenient_spaces_after_chunk_size=True,
+            lenient_chunked_length=True,  # chunks beside a length: the chunks count
         )
 
     def header(self, name: str) -> str:
@@ -153,7 +154,8 @@ class Answer:
 
     def on_message_complete(self) -> None:
         if self.status and self._open:
-            self.reusable = self._parser.should_keep_alive()
+            doubtful = {b"content-length", b"transfer-encoding"} <= self._fields.keys()
+            self.reusable = self._parser.should_keep_alive() and not doubtful
             self.whole = True
             self._open = False
 
@@ -404,7 +406,7 @@ def _proxy(value: str | None) -> SplitResult | None:
     if url.scheme not in PORTS or not url.hostname:
         raise ConfigError("the proxy of the environment must look like http://proxy.example:3128")
     if url.scheme.startswith("socks") and not find_spec("socks"):
-        raise ConfigError("the environment names a SOCKS proxy: pip install PySocks")
+        raise ConfigError("the environment names a SOCKS proxy: pip install '.[socks]'")
     return url
 
 
@@ -423,7 +425,9 @@ def _trust(bundle: Any) -> ssl.SSLContext:
 def _why(error: Exception) -> str:
     """Return what went wrong in words of ours or of the system: an error's own may tell hosts."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate: {error.verify_message.partition(',')[0]}"
+        return (
+            f"its certificate: {error.verify_message.partition(',')[0]}; check REQUESTS_CA_BUNDLE"
+        )
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or 'closed'}".lower()
     if isinstance(error, (socket.gaierror, UnicodeError)):

@@ -23,7 +23,8 @@ import math
 import os
 import re
 import string
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -33,23 +34,27 @@ from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError
 
 from puffle_accounts import clock, config, context
-from puffle_accounts.errors import UpstreamFailed
-from puffle_accounts.transport import Answer, Clock, NoAnswer, Transport
+from puffle_accounts.errors import TeardownFailed, UpstreamFailed
+from puffle_accounts.resources import Resource
+from puffle_accounts.transport import Answer, Clock, NoAnswer, Transport, Wanted
 
-__all__ = ["Upstream", "UpstreamFailed"]
+__all__ = ["Upstream", "UpstreamFailed", "resource"]
 
 DEFAULT_SECONDS = 10.0  # where no deadline has been set
 OF_DEADLINE = 0.95  # give up before the core does, to say what it was that took so long
 JUDGE_SECONDS = 1.0  # to read what a 2xx says; its status has decided nearly everything
 MOST_BODY = 8192  # bytes; neither a message nor a judgement needs more
 MOST_ENVELOPE = 1 << 20  # bytes, where the body decides between a success and a wrong URL
+MOST_PAGE = 16 << 20  # bytes of one page of a list
+PATIENCE = (1.0, 5.0, 15.0)  # seconds to wait for a list whose provider says 429, but not when
+LONGEST_WAIT = 60.0
 
 TEMPORARY = frozenset({408, 409, 425, 429})
 GONE = frozenset({404, 410})
 BODY_DECIDES = GONE | {403}  # what these mean stands in their body alone
 CODE = re.compile(r"[\w./-]{1,64}", re.ASCII)
 SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
-DATE = re.compile(r"[A-Z][a-z]{2,8},? ")  # begins with a day of the week
+DATE = re.compile(r"[a-z]{3,9},? ", re.IGNORECASE)  # begins with a day of the week
 JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json", re.IGNORECASE)
 HTML_TYPE = re.compile(r"text/html|application/xhtml", re.IGNORECASE)
 HTML = re.compile(
@@ -144,6 +149,70 @@ class Upstream:
         """Ask for JSON that has to be there, with a query; arguments and errors as for `delete`."""
         self._request("GET", segments, tried, 1.0, params=params)
 
+    def pages(
+        self,
+        *segments: str,
+        items: str,
+        cursor: str | tuple[str, ...],
+        cursor_param: str,
+        limit: int,
+        tried: str,
+    ) -> Iterator[Mapping[str, Any]]:
+        """Return the items of a list, page by page, following its cursor to the end.
+
+        A provider that asks to wait (429) is waited for, a few times.
+
+        Args:
+            segments: of the list's path below the base URL.
+            items: the field with a page's items.
+            cursor: the field with the cursor of the next page, or several that may have it.
+            cursor_param: the query parameter that the cursor is given in.
+            limit: items on a page, at most.
+            tried: what this is, for messages ("inbox list").
+
+        Raises:
+            UpstreamFailed: the list could not be read to its end.
+        """
+        names = (cursor,) if isinstance(cursor, str) else cursor
+        params, seen = {"limit": str(limit)}, set()
+        while True:
+            page = self._page(segments, params, tried)
+            found = page.get(items)
+            if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+                raise self._failed(tried, f"an answer without a list of {items}")
+            yield from found
+            following = next((page[name] for name in names if page.get(name)), None)
+            if following is None:
+                return
+            if following in seen:
+                raise self._failed(tried, "a cursor that came before: the list has no end")
+            seen.add(following)
+            params[cursor_param] = str(following)
+
+    def _page(
+        self, segments: tuple[str, ...], params: Mapping[str, str], tried: str
+    ) -> Mapping[str, Any]:
+        for patience in PATIENCE:
+            try:
+                return self._read_page(segments, params, tried)
+            except UpstreamFailed as error:
+                if error.status != 429:
+                    raise
+                time.sleep(min(error.retry_after or patience, LONGEST_WAIT))
+        return self._read_page(segments, params, tried)
+
+    def _read_page(
+        self, segments: tuple[str, ...], params: Mapping[str, str], tried: str
+    ) -> Mapping[str, Any]:
+        answer = self._ask("GET", segments, tried, wanted=_whole_page, params=params)
+        if not 200 <= answer.status < 300:
+            self._judge(answer, "GET", tried)
+        self._believe(answer, "GET", tried)
+        body = _json_object(answer, MOST_PAGE) if answer.whole else None
+        if not body:
+            raise self._failed(tried, "an answer that is no JSON object, or was cut short")
+        return body
+
     def _request(
         self,
         method: str,
@@ -153,6 +222,23 @@ class Upstream:
         payload: Any = None,
         params: Mapping[str, str] | None = None,
     ) -> bool:
+        answer = self._ask(method, segments, tried, _wanted, share, payload, params)
+        if 200 <= answer.status < 300:
+            self._believe(answer, method, tried)
+            return True
+        return self._judge(answer, method, tried)
+
+    def _ask(
+        self,
+        method: str,
+        segments: tuple[str, ...],
+        tried: str,
+        wanted: Wanted,
+        share: float = 1.0,
+        payload: Any = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send a request and return whatever is answered."""
         if not self._configured:
             self.configure(os.environ)
         if self.missing:
@@ -170,13 +256,9 @@ class Upstream:
         request_id = context.request_id.get()
         headers = {"X-Request-ID": request_id} if request_id else {}
         try:
-            answer = self._transport.send(method, path, headers, payload, Clock(seconds), _wanted)
+            return self._transport.send(method, path, headers, payload, Clock(seconds), wanted)
         except NoAnswer as error:
             raise self._failed(tried, str(error)) from None
-        if 200 <= answer.status < 300:
-            self._believe(answer, method, tried)
-            return True
-        return self._judge(answer, method, tried)
 
     def _believe(self, answer: Answer, method: str, tried: str) -> None:
         """Raise UpstreamFailed if it was not the provider's API that answered with success."""
@@ -222,6 +304,29 @@ class Upstream:
         return error
 
 
+def resource(
+    item: Mapping[str, Any], id: str, *, name: str | None = None, created_at: str | None = None
+) -> Resource:
+    """Return what an item of a list stands for.
+
+    Args:
+        item: one of those that `Upstream.pages` returns.
+        id, name, created_at: the fields that have them; a time is ISO 8601, and one that
+            cannot be read is unknown.
+
+    Raises:
+        TeardownFailed: the item has no id, so that the list cannot be trusted.
+    """
+    found, called = item.get(id), item.get(name) if name else None
+    if isinstance(found, bool) or not isinstance(found, (str, int)) or found == "":
+        raise TeardownFailed(f"a list with an item that has no {id}")
+    try:
+        born = clock.moment(item.get(created_at) if created_at else None)
+    except ValueError:
+        born = None
+    return Resource(str(found), called if isinstance(called, str) else None, born)
+
+
 def _quoted(segment: str) -> str:
     if segment in ("", ".", ".."):  # quoting keeps these
         raise ValueError(segment)
@@ -233,6 +338,11 @@ def _wanted(status: int) -> tuple[int, float]:
     if 200 <= status < 300:
         return MOST_BODY, JUDGE_SECONDS
     return MOST_ENVELOPE if status in BODY_DECIDES else MOST_BODY, math.inf
+
+
+def _whole_page(status: int) -> tuple[int, float]:
+    """Return what is wanted of a page of a list: all of it, as far as pages go."""
+    return (MOST_PAGE, math.inf) if 200 <= status < 300 else _wanted(status)
 
 
 def _not_the_api(answer: Answer, json_expected: bool) -> str | None:
@@ -260,14 +370,14 @@ def _is_json(body: bytes, whole: bool) -> bool:
     return True
 
 
-def _decoded(answer: Answer) -> bytes | None:
+def _decoded(answer: Answer, most: int | None = None) -> bytes | None:
     """Return the body as it was before it was packed, `None` if that cannot be told."""
     packed = answer.header("content-encoding").lower()
     if not packed or packed == "identity":
         return bytes(answer.body)
     if any(each.strip() not in HTTPResponse.CONTENT_DECODERS for each in packed.split(",")):
         return None
-    most, _ = _wanted(answer.status)
+    most = most or _wanted(answer.status)[0]
     raw, headers = io.BytesIO(answer.body), {"Content-Encoding": packed}
     try:
         return HTTPResponse(raw, headers, preload_content=False).read(most, decode_content=True)
@@ -275,13 +385,13 @@ def _decoded(answer: Answer) -> bytes | None:
         return None
 
 
-def _json_object(answer: Answer) -> Mapping[str, Any] | None:
+def _json_object(answer: Answer, most: int | None = None) -> Mapping[str, Any] | None:
     """Return the JSON object in an answer's body, empty if that is no object.
 
     `None` is for a body that did not come, or not in time, or is packed in an unknown way.
     """
-    most, _ = _wanted(answer.status)
-    data = _decoded(answer) if answer.whole or len(answer.body) >= most else None
+    most = most or _wanted(answer.status)[0]
+    data = _decoded(answer, most) if answer.whole or len(answer.body) >= most else None
     if data is None:
         return None
     try:

@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 import subprocess
+import sys
 import threading
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,6 +20,44 @@ from puffle_accounts.demo.sandbox import Sandbox
 from puffle_accounts.hooks.hookspecs import GROUP
 
 numbers = itertools.count()
+
+
+PROCESSES = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out what needs a server")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With --quick a test skips itself where it starts a process, so that nobody has to mark it."""
+    if config.getoption("quick") and not config.getoption("numprocesses", None):
+        sys.addaudithook(_skip_at_a_process)
+
+
+def _skip_at_a_process(event: str, _: object) -> None:
+    if event in PROCESSES and "PYTEST_CURRENT_TEST" in os.environ:
+        pytest.skip("it starts a process")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --quick nothing is begun that needs a server, by its fixtures, or is marked as slow."""
+    if config.getoption("quick"):
+        left_out = {item for item in items if _needs_a_server(item) or _is_slow(item)}
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _needs_a_server(item: pytest.Item) -> bool:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return (
+        not {"postgres", "gunicorn", "demo"}.isdisjoint(item.fixturenames)
+        or parameters.get("database_url") == "postgresql"
+    )
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
 
 
 def pytest_sessionstart() -> None:

@@ -155,7 +155,8 @@ def test_equal_snapshots_hash_alike_and_a_changed_copy_differs():
 def test_ids_of_a_row_are_text_and_its_times_are_in_utc(stack):
     account_id = stack.add_email(metadata={"crm": {"ids": [1, "2"]}})
     stack.sql("UPDATE accounts SET created_at = '2026-03-01 10:00:00+02:00'")
-    snapshot = live.read(stack.database, (), account_id, stack.user_id).account
+    with stack.database.reading():
+        snapshot = live.read(stack.database, (), account_id, stack.user_id).account
     assert (type(snapshot.id), snapshot.id) == (str, account_id)
     assert (type(snapshot.user_id), snapshot.user_id) == (str, stack.user_id)
     assert snapshot.created_at == datetime(2026, 3, 1, 8, tzinfo=timezone.utc)
@@ -166,6 +167,7 @@ def test_ids_of_a_row_are_text_and_its_times_are_in_utc(stack):
 
 def test_a_row_without_metadata_or_times_has_an_empty_object_and_none(stack):
     account_id = stack.add(metadata=None, created_at=None, updated_at=None, status=None)
-    snapshot = live.read(stack.database, (), account_id, stack.user_id).account
+    with stack.database.reading():
+        snapshot = live.read(stack.database, (), account_id, stack.user_id).account
     assert dict(snapshot.metadata) == {}
     assert (snapshot.created_at, snapshot.updated_at, snapshot.status) == (None, None, None)

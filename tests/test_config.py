@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 
 import pytest
-from support import only, run
+from support import only, run, wait_until
 
+from puffle_accounts import database
 from puffle_accounts.app import create_app
 from puffle_accounts.config import Config
 from puffle_accounts.errors import ConfigError
@@ -34,6 +36,14 @@ REFUSED = {
         "postgresql://u:hun#ter2@h/db",
         "postgresql://u:hun%ter2@h/db",
         "postgresql://u:hunter2@h/db?no_such_option=1",
+        "postgresql://u:hunter2@h:99999/db",
+        "postgresql://u:hunter2@h:0/db",
+        "postgresql://u:hunter2@h,i/db?port=5432,99999",
+        "postgresql://u:hunter2@h/db?sslmode=bogus",
+        "postgresql://u:hunter2@h/db?target_session_attrs=master",
+        "postgresql://u:hunter2@h/db?connect_timeout=soon",
+        "postgresql://u@h/db?password=a&hunter2=b",
+        "sqlite:////no/such/folder/x.db",
     ],
     "PUFFLE_TEARDOWN_TIMEOUT": ["abc", "0", "-1", "nan", "inf", "-inf", "1e9", "10s", "1,5"],
     "PUFFLE_PLUGIN_CALLS": ["abc", "0", "-1", "1.5", "inf", "1e3", "9" * 20, "٣"],
@@ -59,7 +69,7 @@ REFUSED = {
     },
 }
 REMEDIES = {
-    "DATABASE_URL": ("sqlite:///", "postgresql://", "PostgreSQL"),
+    "DATABASE_URL": ("sqlite:///", "postgresql://", "PostgreSQL", "create it for SQLite"),
     "PUFFLE_TEARDOWN_TIMEOUT": ("number of seconds",),
     "PUFFLE_PLUGIN_CALLS": ("whole number",),
     "PUFFLE_LOG_FORMAT": ("text or json",),
@@ -140,6 +150,47 @@ def test_an_unusable_value_is_refused_by_the_variables_name_and_a_remedy(variabl
     assert "ter2" not in said
 
 
+@pytest.mark.parametrize(
+    ("parameter", "part"),
+    [
+        ("pgbouncer=true", "parameter pgbouncer"),
+        ("sslmode=bogus", 'sslmode value: "bogus"'),
+        ("connect_timeout=soon", "parameter connect_timeout"),
+    ],
+)
+def test_the_part_of_the_url_that_cannot_work_is_named(parameter, part):
+    with pytest.raises(ConfigError, match=part):
+        create_app({"DATABASE_URL": f"postgresql://u:hunter2@h/db?{parameter}"})
+
+
+def test_of_several_hosts_the_one_that_takes_writes_is_meant_unless_the_url_says_otherwise():
+    def asked(url):
+        return database.connect(url)._params.get("target_session_attrs")
+
+    assert asked("postgresql://a,b/db") == "read-write"
+    assert asked("postgresql://a/db") is None
+    assert asked("postgresql://a,b/db?target_session_attrs=any") is None
+
+
+def test_a_folder_that_may_not_be_written_stops_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(ConfigError, match=rf"write into the folder {tmp_path}"):
+        create_app({"DATABASE_URL": f"sqlite:///{tmp_path / 'x.db'}"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "no-such-host.invalid"])
+@only("sqlite")
+def test_a_database_that_may_come_later_is_said_once_and_stops_nothing(stack, gunicorn, host):
+    server = gunicorn("--workers", "2", DATABASE_URL=f"postgresql://u:hunter2@{host}/db")
+    said = wait_until(
+        lambda: [line for line in server.lines() if line["event"] == "database.unavailable"]
+    )
+    time.sleep(0.5)
+    assert len(said) == 1
+    assert host.partition(":")[0] in said[0]["reason"]
+    assert "hunter2" not in server.log.read_text()
+
+
 DOORS = {
     "command": ("puffle_accounts", "check"),
     "flask": ("flask", "--app", "wsgi", "check"),
@@ -152,6 +203,9 @@ DOORS = {
     ("variable", "value"),
     [
         ("DATABASE_URL", "postgresql://u:hunter2@[h/db"),
+        ("DATABASE_URL", "postgresql://u:hunter2@h:99999/db"),
+        ("DATABASE_URL", "postgresql://u:hunter2@h/db?pgbouncer=true"),
+        ("DATABASE_URL", "sqlite:////no/such/folder/x.db"),
         ("PUFFLE_TEARDOWN_TIMEOUT", "abc"),
         ("INSTANTLY_API_KEY", "hun\nter2"),
     ],

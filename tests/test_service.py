@@ -99,7 +99,8 @@ def test_a_soft_deleted_account_is_deleted_by_the_next_delete_without_a_provider
 
 def contents(live, *without: str) -> dict[str, list]:
     """Return all rows of all tables but these."""
-    tables = set(live.database.get_tables()) - set(without)
+    with live.database.reading():
+        tables = set(live.database.get_tables()) - set(without)
     return {table: sorted(live.sql(f"SELECT * FROM {table}"), key=repr) for table in tables}
 
 

@@ -87,9 +87,10 @@ MISBEHAVIOUR = {
 }
 
 
+@pytest.mark.slow
 def test_whatever_plugins_do_the_others_run_the_row_changes_and_the_client_gets_its_200(live):
     ran = threading.Event()
-    live.service.timeout = 2
+    live.service.timeout = 6  # what is slow to fail has to be told from what hangs
     misbehaving = {name: does(what) for name, (what, _) in MISBEHAVIOUR.items()}
     use(live, good=does(ran.set), **misbehaving)
     account_id = live.add_linkedin()
@@ -261,16 +262,22 @@ def others_state(live) -> list[str]:
         ]
 
 
+def connections_in_use(live) -> int:
+    if isinstance(live.database, Sqlite):
+        return len(live.database._in_use)
+    return live.database.pool.in_use()
+
+
 def test_no_transaction_is_open_and_no_connection_is_held_while_a_provider_is_awaited(live):
     seen = []
 
     def look(account):
-        seen.append((others_state(live), live.database._in_use))
+        seen.append((others_state(live), connections_in_use(live)))
 
     use(live, crm=look)
     assert live.delete(live.add_email()).headers["Teardown-Status"] == "complete"
     assert live.delete(live.add_linkedin(), Idempotency_Key="k").status_code == 200
-    assert seen == [([], {})] * 2
+    assert seen == [([], 0)] * 2
 
 
 @only("sqlite")

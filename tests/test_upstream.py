@@ -152,9 +152,109 @@ def test_any_2xx_of_an_api_is_done_whatever_its_body(status, body):
         assert upstream(provider.url).delete("things", "t-1", tried="thing delete") is True
 
 
+HTML_PAGE = b"\xef\xbb\xbf \n<!-- x --><!DOCTYPE html><title>Log in</title>"
+AS_JSON = "Content-Type: application/json; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (answer(200, b"Log in", "Content-Type: text/html"), "a web page"),
+        (answer(200, HTML_PAGE), "a web page"),
+        (answer(200, b"<html>", AS_JSON), "a web page"),
+        (answer(200, gzip.compress(HTML_PAGE), "Content-Encoding: gzip"), "a web page"),
+        (answer(200, b"??", "Content-Type: text/HTML", "Content-Encoding: br"), "a web page"),
+        (answer(201, b"OK", AS_JSON), "a body that is no JSON"),
+        (answer(200, b'{"a": ', AS_JSON), "a body that is no JSON"),
+        (answer(200, b"x" * 9000, AS_JSON), "a body that is no JSON"),
+        (answer(200, b"x", "Content-Type: application/hal+json"), "a body that is no JSON"),
+        (b"HTTP/1.1 200 x\r\nContent-Type: text/html\r\n\r\n<p>", "a web page"),
+        (CHUNKED % 200 + b"5\r\n<html\r\n1\r\n>\r\n0\r\n\r\n", "a web page"),
+    ],
+)
+def test_a_success_that_no_api_sends_is_a_failure_to_be_tried_again(sent, words):
+    failed = failure_after(sent)
+    assert (failed.status // 100, failed.permanent, failed.retry_after) == (2, False, None)
+    assert words in str(failed)
+    assert "EXAMPLE_BASE_URL" in str(failed)
+
+
 @pytest.mark.parametrize(
     "sent",
     [
+        answer(200, b"", AS_JSON),
+        answer(200, b"", "Content-Type: text/html"),
+        answer(200, b'\xef\xbb\xbf{"a": 1}', AS_JSON),
+        answer(200, json.dumps({"a": "x" * 9000}).encode(), AS_JSON),
+        answer(200, gzip.compress(b"{}" + b" " * 20000), AS_JSON, "Content-Encoding: gzip"),
+        answer(200, b"\x0b\x01\x80{}\x03", AS_JSON, "Content-Encoding: br"),
+        answer(200, b"plain words", "Content-Type: text/plain"),
+        b"HTTP/1.1 200 x\r\n%s\r\nContent-Length: 90\r\n\r\n{" % AS_JSON.encode(),
+        b"HTTP/1.1 204 x\r\n\r\nbeyond",
+        b"HTTP/1.1 204 x\r\nContent-Type: text/html\r\n\r\n",
+        b"http/1.1 200 ok\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 \xff\xfe\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 x\nContent-Length: 2\n\n{}",
+        b"HTTP/1.1 200 x\r\nX-Folded: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 x\r\nX-Odd: a\x00b\r\ncOnTeNt-LeNgTh: 0\r\n\r\n",
+        b"HTTP/1.0 200 x\r\n\r\n{}",
+        CHUNKED % 200 + b"2;ext=1 \r\n{}\r\n0\r\nRetry-After: 5\r\n\r\n",
+        answer(200, b"{}") + answer(500),
+        b"HTTP/1.1 200 x\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+def test_an_untidy_success_is_one(sent):
+    with Wire(lambda c, _: hear(c) and c.sendall(sent)) as wire, deadline(5):
+        assert upstream(wire.url).delete("things", "t-1", tried="thing delete") is True
+
+
+@pytest.mark.parametrize("status", [99, 101, 199, 600, 999])
+def test_a_status_that_does_not_exist_is_a_failure_to_be_tried_again(status):
+    failed = failure_after(b"HTTP/1.1 %03d x\r\nContent-Length: 0\r\n\r\n" % status)
+    assert (failed.status, failed.permanent) == (status if status >= 600 else None, False)
+
+
+@pytest.mark.parametrize("line", [b"X: %s\r\n" % (b"x" * 1_000_000), b"X: x\r\n" * 200_000])
+def test_a_head_without_an_end_is_a_failure_to_be_tried_again(line):
+    failed = failure_after(b"HTTP/1.1 200 x\r\n" + line + b"\r\n")
+    assert (failed.status, failed.permanent) == (None, False)
+
+
+def test_the_check_asks_for_json_and_takes_nothing_else(provider):
+    client = upstream(provider.url)
+    provider.answer(200, b"OK", Content_Type="text/plain").answer(200, {"items": []})
+    client.get("things", params={}, tried="check")
+    with pytest.raises(UpstreamFailed, match="200 with a body that is no JSON") as caught:
+        client.get("things", params={}, tried="check")
+    assert not caught.value.permanent
+    client.get("things", params={}, tried="check")
+    assert {sent.headers["Accept"] for sent in provider.requests} == {"application/json"}
+
+
+def test_a_body_in_an_encoding_that_nobody_asked_for_decides_nothing(provider):
+    client = upstream(provider.url)
+    provider.answer(404, b"\x0b\x0a\x80" + JSON_GONE, Content_Encoding="br")
+    client.delete("things", "t-1", tried="thing delete")
+    failed = failure(client)
+    assert (failed.status, failed.permanent) == (404, False)
+    assert provider.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+def test_two_retry_afters_are_none(provider):
+    sent = answer(503, b"", "Retry-After: 2814", "Retry-After: 2")
+    assert failure_after(sent).retry_after is None
+
+
+LONG_GONE = json.dumps({"more": "x" * 100_000, **GONE}).encode()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        answer(404, LONG_GONE),
+        answer(410, JSON_GONE),
+        b"http/1.1 404 not found\r\n\r\n" + JSON_GONE,
         answer(404, JSON_GONE),
         answer(404, JSON_GONE, "Content-Type: text/html"),
         answer(404, gzip.compress(JSON_GONE), "Content-Encoding: gzip"),
@@ -163,7 +263,18 @@ def test_any_2xx_of_an_api_is_done_whatever_its_body(status, body):
         b"HTTP/1.0 404 x\r\n\r\n" + JSON_GONE,
         b"HTTP/1.1 100 Continue\r\n\r\n" + answer(404, JSON_GONE),
     ],
-    ids=["plain", "mislabelled", "gzip", "chunked", "until-close", "http-1.0", "after-100"],
+    ids=[
+        "long",
+        "410",
+        "lower-case",
+        "plain",
+        "mislabelled",
+        "gzip",
+        "chunked",
+        "until-close",
+        "http-1.0",
+        "after-100",
+    ],
 )
 def test_the_providers_own_404_is_told_in_every_way_a_body_can_travel(sent):
     with Wire(lambda c, _: hear(c) and c.sendall(sent)) as wire:
@@ -216,6 +327,7 @@ def in_seconds(seconds: float) -> str:
         ("9" * 400, float("inf")),
         ("Sun, 06 Nov 1994 08:49:37 GMT", 0),
         ("Sunday, 06-Nov-94 08:49:37 GMT", 0),
+        ("sun, 06 nov 1994 08:49:37 gmt", 0),
         ("Sun Nov  6 08:49:37 1994", 0),
         ("-5", None),
         ("292.05", 292.05),

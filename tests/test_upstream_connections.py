@@ -13,12 +13,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from wire import KEY, Wire, answer, deadline, hear, server_side, upstream
 
-from puffle_accounts.errors import UpstreamFailed
+from puffle_accounts.errors import ConfigError, UpstreamFailed
 from puffle_accounts.upstream import Upstream
 
 # What hangs here hangs for ever unless the client ends it.
@@ -136,17 +137,23 @@ def test_a_200_is_done_although_its_body_drips():
         assert provider.left.wait(10)
 
 
-def test_a_connect_that_hangs_ends_by_the_clock():
+@contextmanager
+def silence(host: str, port: int = 0):
+    """Yield the port of an address where nobody accepts, refuses or answers."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((host, port))
         listener.listen(0)
-        for _ in range(4):  # nobody accepts: once the queue is full, nobody gets an answer
+        for _ in range(4):  # once the queue is full, nobody gets an answer
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
-        with deadline(1):
-            failed = failure(upstream(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        yield listener.getsockname()[1]
+
+
+def test_a_connect_that_hangs_ends_by_the_clock():
+    with silence("127.0.0.1") as port, deadline(1):
+        failed = failure(upstream(f"http://127.0.0.1:{port}"))
     assert str(failed) == "Example: thing delete: no connection within 0.9 s"
     assert not failed.permanent
 
@@ -442,9 +449,17 @@ def test_a_certificate_that_nobody_vouches_for_is_a_failure_and_nothing_is_sent(
         provider,
         _,
     ):
-        assert not failure(client).permanent
+        failed = failure(client)
+        assert not failed.permanent
+        assert "certificate: self-signed certificate" in str(failed)
         assert provider.left.wait(10)
         assert provider.heard == []
+
+
+def test_a_ca_bundle_that_is_not_there_is_told_by_its_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
+    with pytest.raises(ConfigError, match="REQUESTS_CA_BUNDLE"):
+        upstream("https://provider.invalid")
 
 
 def test_the_clock_runs_under_tls_too(certificate, monkeypatch):
@@ -459,39 +474,145 @@ def test_a_handshake_that_hangs_ends_by_the_clock():
         assert not failure(upstream(wire.url.replace("http:", "https:"))).permanent
 
 
-def test_tls_goes_through_a_proxy_that_never_sees_the_key(certificate, monkeypatch):
-    seen = []
+class Proxy:
+    """Lets whoever asks with CONNECT through to one port, and writes down all it sees."""
 
-    def tunnel(connection, _):
-        seen.append(hear(connection))
+    def __init__(self, port: int, tls=None):
+        self.seen: list[bytes] = []
+        self._port = port
+        self._tls = tls
+
+    def __call__(self, connection, _):
+        if self._tls:
+            connection = self._tls.wrap_socket(connection, server_side=True)
+        self.seen.append(hear(connection))
         connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        with socket.create_connection(("127.0.0.1", wire.port)) as inner:
-            threading.Thread(target=relay, args=(inner, connection), daemon=True).start()
-            relay(connection, inner)
+        with socket.create_connection(("127.0.0.1", self._port)) as inner:
+            threading.Thread(target=self._relay, args=(inner, connection), daemon=True).start()
+            self._relay(connection, inner)
 
-    def relay(source, target):
+    def _relay(self, source, target):
         with suppress(OSError):  # the other direction has closed both
             while data := source.recv(65536):
-                seen.append(data)
+                self.seen.append(data)
                 target.sendall(data)
 
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_tls_goes_through_a_proxy_that_never_sees_the_key(scheme, certificate, monkeypatch):
+    tls = server_side(certificate)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    with (
-        serving(lambda connection, _: connection.sendall(OK), server_side(certificate)) as (
-            _,
-            provider,
-            wire,
-        ),
-        Wire(tunnel) as proxy,
-    ):
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        client = upstream(f"https://localhost:{wire.port}/v1")
-        assert delete(client)
-        assert delete(client)
-        assert (proxy.connections, wire.connections) == (1, 1)
-    assert seen[0].startswith(f"CONNECT localhost:{wire.port} HTTP/1.".encode())
-    assert KEY.encode() not in b"".join(seen)
+    with serving(lambda connection, _: connection.sendall(OK), tls) as (_, provider, wire):
+        proxy = Proxy(wire.port, tls if scheme == "https" else None)
+        with Wire(proxy) as proxied:
+            monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://ada:hunter2@localhost:{proxied.port}")
+            client = upstream(f"https://localhost:{wire.port}/v1")
+            assert delete(client)
+            assert delete(client)
+            assert (proxied.connections, wire.connections) == (1, 1)
+    assert proxy.seen[0].startswith(f"CONNECT localhost:{wire.port} HTTP/1.".encode())
+    assert b"Proxy-Authorization: Basic YWRhOmh1bnRlcjI=\r\n" in proxy.seen[0]
+    assert KEY.encode() not in b"".join(proxy.seen)
     assert f"X-API-KEY: {KEY}".encode() in provider.heard[0]
+    assert b"Proxy-Authorization" not in provider.heard[0]
+
+
+def test_a_proxy_that_refuses_is_a_failure_that_tells_its_status(monkeypatch):
+    with serving(lambda connection, _: connection.sendall(answer(407))) as (_, proxy, wire):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://ada:hunter2@127.0.0.1:{wire.port}")
+        failed = failure(upstream("https://provider.invalid"))
+    assert (failed.status, failed.permanent) == (None, False)
+    assert str(failed) == "Example: thing delete: no connection (the proxy answered 407)"
+    assert len(proxy.heard) == 1
+
+
+def test_a_proxy_that_drips_ends_by_the_clock(monkeypatch):
+    with serving(drip(b"HTTP/1.1 200 x\r\nX-Slow: ")) as (_, _, wire), deadline(1):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{wire.port}")
+        assert "no connection within" in str(failure(upstream("https://provider.invalid")))
+
+
+@pytest.mark.parametrize("value", ["ftp://127.0.0.1:1", "socks9://127.0.0.1:1"])
+def test_a_proxy_that_cannot_be_used_is_told_at_the_start(value, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", value)
+    with pytest.raises(ConfigError, match="proxy of the environment"):
+        upstream("http://provider.invalid")
+
+
+@pytest.mark.skipif(find_spec("socks") is not None, reason="PySocks is installed")
+def test_a_socks_proxy_without_what_it_needs_is_told_at_the_start(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="socks"):
+        upstream("http://provider.invalid")
+
+
+# Names
+
+
+def named(monkeypatch, *addresses):
+    """Let every name have these addresses."""
+
+    def look_up(host, port, *args, **kwargs):
+        if host in addresses:
+            return real(host, port, *args, **kwargs)
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses
+        ]
+
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+
+def test_the_next_address_is_tried_when_one_refuses(monkeypatch):
+    with serving(lambda connection, _: connection.sendall(OK)) as (_, provider, wire):
+        named(monkeypatch, "127.0.0.2", "127.0.0.1")
+        client = upstream(f"http://provider.example:{wire.port}")
+        assert delete(client)
+    assert f"Host: provider.example:{wire.port}\r\n".encode() in provider.heard[0]
+
+
+def test_an_address_that_says_nothing_leaves_the_next_one_its_time(monkeypatch):
+    with serving(lambda connection, _: connection.sendall(OK)) as (_, _, wire):
+        named(monkeypatch, "127.0.0.2", "127.0.0.1")
+        client = upstream(f"http://provider.example:{wire.port}")
+        with silence("127.0.0.2", wire.port), deadline(2):
+            assert delete(client)
+
+
+def test_an_ipv6_address_is_a_host_too():
+    with Wire(Provider(lambda connection, _: connection.sendall(OK)), host="::1") as wire:
+        assert delete(upstream(f"http://[::1]:{wire.port}/v1"))
+
+
+def test_a_name_in_any_script_is_asked_for_as_dns_knows_it(monkeypatch):
+    with serving(lambda connection, _: connection.sendall(OK)) as (_, provider, wire):
+        named(monkeypatch, "127.0.0.1")
+        client = upstream("", base_url=f"http://bücher.example:{wire.port}/v1")
+        assert delete(client)
+    assert f"Host: xn--bcher-kva.example:{wire.port}\r\n".encode() in provider.heard[0]
+
+
+# What comes after an answer is not the next one
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+@pytest.mark.parametrize("beyond", [answer(500), b"HTTP/1.1 200 x\r\n", b"junk", b"\r\nx"])
+def test_what_comes_after_an_answer_is_not_the_next_calls(
+    beyond, pause, tls, certificate, monkeypatch
+):
+    def script(connection, at):
+        connection.sendall(OK)
+        if at == (1, 1):
+            time.sleep(pause)
+            connection.sendall(beyond)
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with serving(script, server_side(certificate) if tls else None) as (client, _, wire):
+        assert delete(client)
+        time.sleep(2 * pause + 0.05)
+        assert delete(client)
+        assert wire.connections == 2
 
 
 @pytest.mark.parametrize("kept_alive", [False, True])

@@ -51,10 +51,14 @@ class Wire:
     The function is called with the connection and its number; the first one's is 1.
     """
 
-    def __init__(self, serve: Callable[[socket.socket, int], object]) -> None:
+    def __init__(
+        self, serve: Callable[[socket.socket, int], object], host: str = "127.0.0.1"
+    ) -> None:
         self.connections = 0
         self._serve = serve
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = socket.create_server(
+            (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
+        )
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 

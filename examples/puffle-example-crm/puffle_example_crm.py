@@ -1,9 +1,12 @@
 """An imaginary CRM that keeps a contact for each e-mail account: delete the contact."""
 
-from puffle_accounts import Account, hookimpl
-from puffle_accounts.upstream import Upstream
+from collections.abc import Iterator
+
+from puffle_accounts import Account, Resource, hookimpl
+from puffle_accounts.upstream import Upstream, resource
 
 ACCOUNT_TYPES = {"email"}
+RESOURCE_IDS = ("metadata.example_crm_contact",)
 
 crm = Upstream(
     "Example CRM",
@@ -18,11 +21,23 @@ crm = Upstream(
 
 @hookimpl
 def teardown_account(account: Account) -> str | None:
-    contact = account.metadata.get("example_crm_contact")
-    if not contact:
-        return None
+    contact = str(account.metadata["example_crm_contact"])
     removed = crm.delete("contacts", contact, tried="contact delete")
     return "contact deleted" if removed else "contact was not there"
+
+
+@hookimpl
+def find_resources() -> Iterator[Resource]:
+    listed = crm.pages(
+        "contacts",
+        items="contacts",
+        cursor="next",
+        cursor_param="after",
+        limit=100,
+        tried="contact list",
+    )
+    for item in listed:
+        yield resource(item, "id", name="name", created_at="created_at")
 
 
 @hookimpl

@@ -1,7 +1,8 @@
 import puffle_example_crm as plugin
 import pytest
 
-from puffle_accounts.testing import FakeProvider, account, call, check
+from puffle_accounts import Resource
+from puffle_accounts.testing import FakeProvider, account, call, check, holdings
 
 
 @pytest.fixture
@@ -35,6 +36,12 @@ def test_a_provider_that_is_busy_is_asked_again_later(provider):
     result = call(plugin, account(metadata={"example_crm_contact": "c-1"}))
     assert result.failure == "Example CRM: contact delete: 429 slow_down"
     assert (result.retry_after, result.permanent) == (30, False)
+
+
+def test_it_lists_every_contact(provider):
+    provider.answer(200, {"contacts": [{"id": "c-1"}], "next": "c-1"})
+    provider.answer(200, {"contacts": [{"id": "c-2", "name": "Ada"}]})
+    assert list(holdings(plugin)) == [Resource("c-1"), Resource("c-2", "Ada")]
 
 
 def test_the_check_tells_a_refused_key(provider):

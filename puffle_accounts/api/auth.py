@@ -27,7 +27,7 @@ def token_auth(service: Service) -> HTTPTokenAuth:
     def verify(token: str) -> Caller | None:
         asked_for = (request.view_args or {}).get("account_id", "")
         declarations = service.plugins.declarations
-        with service.database.reading():
+        with service.database.reading_before_change():
             return keys.identify(service.database, declarations, token, parse_id(asked_for))
 
     @auth.error_handler

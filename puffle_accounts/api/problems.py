@@ -30,7 +30,10 @@ DETAILS = {
         500,
         "The service failed. What became of the account is not known; asking again is safe.",
     ),
-    "database_unavailable": (503, "The database did not answer; nothing was done. Try again."),
+    "database_unavailable": (
+        503,
+        "The database did not answer or takes no writes; nothing was done. Try again.",
+    ),
 }
 
 

@@ -38,10 +38,12 @@ def check(service: Service) -> Iterator[Finding]:
 def _database(service: Service) -> Iterator[Finding]:
     try:
         pending = [name for name, applied in schema.status(service.database) if not applied]
+        if not pending:
+            service.database.require_writes()
     except (DatabaseUnavailable, PeeweeException) as error:
         yield Finding(False, "database", one_line(error))
         return
-    yield Finding(True, "database", "answers")
+    yield Finding(True, "database", f"answers{service.database.by_way_of}")
     if pending:
         hint = "run puffle-accounts db upgrade"
         yield Finding(False, "schema", f"{counted(len(pending), 'pending migration')}: {hint}")

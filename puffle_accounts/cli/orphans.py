@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 
 import click
@@ -143,3 +143,36 @@ def drop(ids: tuple[str, ...], reason: str) -> None:
     for orphan_id in dict.fromkeys(orphan_id for (orphan_id,) in found):
         if ledger.drop(orphan_id, reason):
             click.echo(f"dropped {orphan_id}")
+
+
+@group.command("count")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def count(as_json: bool) -> None:
+    """Show how many orphans are due, waiting and parked, by plugin; for alerts."""
+    ledger = current_service().ledger
+    counted = [(each, ledger.now() - each.oldest) for each in ledger.standing()]
+    if as_json:
+        json_array(
+            {
+                "plugin": each.plugin,
+                "due": each.due,
+                "waiting": each.waiting,
+                "parked": each.parked,
+                "oldest_seconds": max(0, round(age.total_seconds())),
+            }
+            for each, age in counted
+        )
+        return
+    table(
+        ("PLUGIN", "DUE", "WAITING", "PARKED", "OLDEST"),
+        (
+            (each.plugin, str(each.due), str(each.waiting), str(each.parked), _age(age))
+            for each, age in counted
+        ),
+    )
+
+
+def _age(age: timedelta) -> str:
+    hours = int(age.total_seconds() // 3600)
+    minutes = int(age.total_seconds() // 60)
+    return f"{hours // 24}d" if hours >= 48 else f"{hours}h" if hours else f"{max(minutes, 0)}m"

@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import functools
 import re
-import time
+import secrets
+import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from peewee import PeeweeException
-from playhouse.pool import MaxConnectionsExceeded
 
-from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.text import one_line
 
 CONNECTIONS = 20  # per process; a statement takes about a millisecond, so they go round fast
 WAIT = 5  # seconds: for a connection of the pool, for a lock
+SIZE = 8192  # bytes, so that it needs room of its own
+
+# To see whether it can be written; never seen by others.
+WRITE = """
+INSERT INTO orphans
+    (id, plugin, account_id, user_id, account, reason, attempts, created_at, next_attempt_at)
+VALUES (?, '', '{nil}', '{nil}', '{{}}', ?, 0, '{then}', '{then}')""".format(
+    nil=uuid.UUID(int=0), then="1970-01-01 00:00:00+00:00"
+)
 
 
 class Pooled:
     """What both databases offer beside Peewee's own interface.
 
     Statements run inside `reading`, `autocommitting` or `writing`. Each of them raises
-    `DatabaseUnavailable` when the database did not answer or has no tables, and lets
-    every other error of Peewee's pass: that one is the statement's or the row's fault.
+    `DatabaseUnavailable` when the database did not answer, takes no writes or has no tables,
+    and lets every other error of Peewee's pass: that one is the statement's or the row's fault.
     """
 
     IS = "IS"
+    refused = False  # the last write, by a standby, a read-only or a full database
+    by_way_of = ""  # what stands between the service and the database, for a person
     LOCK_ROW = ""  # what makes a SELECT within `writing` keep its row from others
 
     def folded(self, column: str) -> str:
@@ -52,55 +62,85 @@ class Pooled:
 
     def reading(self) -> AbstractContextManager[None]:
         """Hold a connection for single statements that read."""
-        return self._telling_its_absence(self._connected())
+        return self._telling_its_absence(self._connected_to_read())
+
+    @contextmanager
+    def reading_before_change(self) -> Iterator[None]:
+        """Hold a connection for the look-up that a change is to follow.
+
+        Once a write was refused, each look-up writes first: nobody should call a provider for
+        a change that cannot be made.
+        """
+        if self.refused:
+            self.require_writes()
+        with self.reading():
+            yield
+            self._require_writes_said()
+
+    def require_writes(self) -> None:
+        """Write a row and take it back.
+
+        Raises:
+            DatabaseUnavailable: the database takes no writes: a standby, read-only or full.
+        """
+        with suppress(PeeweeException), self.writing():
+            self.sql(WRITE, (mark := str(uuid.uuid4())), secrets.token_hex(SIZE))
+            self.sql("DELETE FROM orphans WHERE id = ?", mark)
+        self.refused = False
 
     def autocommitting(self) -> AbstractContextManager[None]:
         """Hold a connection for one statement that writes; it commits by itself."""
-        return self._telling_its_absence(self._connected_to_write())
+        return self._telling_its_absence(self._autocommitting())
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> AbstractContextManager[None]:
         """Hold a connection and a transaction for several statements."""
-        with self.autocommitting(), self.atomic():  # type: ignore[attr-defined]
-            yield
+        return self._telling_its_absence(self._in_transaction())
+
+    def rollback(self) -> None:
+        """Roll back; where that fails, what counts is the error that made it necessary."""
+        with suppress(PeeweeException):
+            super().rollback()  # type: ignore[misc]
 
     @contextmanager
     def _telling_its_absence(self, connected: AbstractContextManager[Any]) -> Iterator[None]:
         try:
             with connected:
                 yield
-        except (PeeweeException, MaxConnectionsExceeded) as error:  # the latter is a ValueError
-            if isinstance(error, PeeweeException) and not self._is_away(error):
+        except PeeweeException as error:
+            if not self._is_away(error):
                 raise
-            raise DatabaseUnavailable(one_line(error)) from error
+            reason = one_line(error)
+            if self._is_refusal(error):
+                self.refused, reason = True, f"takes no writes: {reason}"
+            raise DatabaseUnavailable(reason) from error
 
     def _is_away(self, error: PeeweeException) -> bool:
         """Whether the database did not answer, or has no tables yet."""
         raise NotImplementedError
 
-    def _connected(self) -> AbstractContextManager[Any]:
+    def _is_refusal(self, error: PeeweeException) -> bool:
+        """Whether the database answers but takes no writes."""
+        raise NotImplementedError
+
+    def _require_writes_said(self) -> None:
+        """Raise DatabaseUnavailable if the server has said by itself that it takes no writes."""
+
+    def _connected_to_read(self) -> AbstractContextManager[Any]:
         """Hold a connection."""
-        held: AbstractContextManager[Any] = self.connection_context()  # type: ignore[attr-defined]
-        return held
+        raise NotImplementedError
 
     def _connected_to_write(self) -> AbstractContextManager[Any]:
         """Hold a connection that may write."""
-        return self._connected()
+        raise NotImplementedError
 
+    def _autocommitting(self) -> AbstractContextManager[Any]:
+        """Hold a connection for one statement that writes."""
+        return self._connected_to_write()
 
-@contextmanager
-def place(bulkhead: Bulkhead) -> Iterator[None]:
-    """Hold a place at the database.
-
-    Raises:
-        DatabaseUnavailable: none came free in time.
-    """
-    if not bulkhead.enter(time.monotonic() + WAIT):
-        raise DatabaseUnavailable(f"the database was busy for {WAIT} s")
-    try:
-        yield
-    finally:
-        bulkhead.leave()
+    @contextmanager
+    def _in_transaction(self) -> Iterator[None]:
+        with self._connected_to_write(), self.atomic():  # type: ignore[attr-defined]
+            yield
 
 
 #: A key of a JSON object that may stand in a statement as it is, so that an index can be used.

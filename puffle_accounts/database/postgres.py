@@ -1,110 +1,97 @@
-"""PostgreSQL, the database of production."""
+"""PostgreSQL, the database of production: Peewee's side of it."""
 
 from __future__ import annotations
 
-import time
+import re
+import threading
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
-import peewee
-from peewee import InterfaceError, NotSupportedError, OperationalError, PeeweeException
-from playhouse.pool import PooledPostgresqlDatabase
+from peewee import (
+    InterfaceError,
+    NotSupportedError,
+    OperationalError,
+    PeeweeException,
+    PostgresqlDatabase,
+)
 
-from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.database.pooled import CONNECTIONS, PLAIN_KEY, WAIT, Pooled, place
-from puffle_accounts.errors import ConfigError
+from puffle_accounts.database.pooled import PLAIN_KEY, WAIT, Pooled
+from puffle_accounts.errors import ConfigError, DatabaseUnavailable
+from puffle_accounts.text import one_line
 
-CONNECT_TIMEOUT = 3  # seconds
-ACTIVE = 1  # libpq's PQTRANS_ACTIVE
+if TYPE_CHECKING:
+    from puffle_accounts.database.pool import Connection, Pool
+
+SILENCE = 2.0 * WAIT  # seconds for a statement, after which PostgreSQL counts as gone
+CLOSING = 0.5  # seconds for each thread of the pool to end
+#: What libpq is told unless the URL or its own environment says otherwise.
+DEFAULTS = {
+    "connect_timeout": 3,  # seconds for each host
+    "keepalives_idle": 30,  # seconds, so that no NAT forgets a connection
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": WAIT * 1000,
+}
 #: How a database that cannot be reached looks, and a plan that a migration has outdated.
 AWAY = (OperationalError, InterfaceError, NotSupportedError)
-UNDEFINED_TABLE = "42P01"
-SILENCE = 2 * WAIT  # seconds for a statement, after which PostgreSQL counts as gone
+UNDEFINED_TABLE, READ_ONLY, DISK_FULL = "42P01", "25006", "53100"
+NOWHERE = "/nowhere"  # a folder of sockets that is not there
+ADDRESS = {"host", "hostaddr", "port", "user", "password", "dbname"}
+HIGHEST_PORT = 65535
+UNKNOWN_PARAMETER = re.compile(r'query parameter: "([A-Za-z_]\w*)"\s*$')
+BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{WAIT}s'"
 
 
-class _Adapter(peewee.Psycopg3Adapter):
-    """Waits for nothing for ever, and asks nothing of the server that is known without it.
+class _Held(threading.local):
+    """What a thread, or greenlet, has of the pool."""
 
-    Peewee looks whether a connection was closed by a round trip at every checkout.
-    `PQconsumeInput` reads what has arrived and never waits, so that no greenlet is
-    switched to while the pool's lock is held.
+    conn: Connection | None = None
+    pool: Pool
+    repeatable = False  # what is being done with it
+
+
+class Postgres(Pooled, PostgresqlDatabase):
+    """PostgreSQL through psycopg 3 and its pool; libpq reads the URL.
+
+    Peewee holds its own lock while it connects and while it closes, so that a connection is
+    taken from the pool before the one and given back after the other.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.failed_at = float("-inf")
-
-    def connect(self, db: Any, **params: Any) -> Any:
-        """Return a connection that gives a server up which says nothing for `db.patience`.
-
-        Fails at once for a second after a failed connect: the pool connects under its lock, so
-        that requests which meet a silent server would wait for its connect time-out one after
-        the other.
-        """
-        if time.monotonic() - self.failed_at < 1:
-            raise OperationalError("the database refused a connection a moment ago")
-        try:
-            conn = super().connect(db, **params)
-        except Exception:
-            self.failed_at = time.monotonic()
-            raise
-        _read_any_time(conn)
-        wait = conn.wait
-
-        def wait_patiently(gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-            try:
-                return wait(gen, interval, timeout or db.patience)
-            except conn.DatabaseError as error:
-                # A statement that it still works on, or one whose plan a migration has outdated.
-                if self.txn_status(conn) == ACTIVE or isinstance(error, conn.NotSupportedError):
-                    conn.pgconn.finish()
-                raise
-
-        conn.wait = wait_patiently
-        return conn
-
-    def is_connection_closed(self, conn: Any) -> bool:
-        try:
-            conn.pgconn.consume_input()  # the server's farewell, if it said one,
-            conn.pgconn.consume_input()  # and the end of the stream behind it
-        except conn.OperationalError:
-            return True
-        return bool(conn.closed or self.txn_status(conn) != self.txn_idle)
-
-
-def _read_any_time(conn: Any) -> None:
-    """Read a time that Python has none for, such as `infinity`, as text."""
-    from psycopg.types.datetime import TimestampLoader, TimestamptzLoader
-
-    for name, loader in (("timestamp", TimestampLoader), ("timestamptz", TimestamptzLoader)):
-
-        class Lenient(loader):  # type: ignore[misc, valid-type]
-            def load(self, data: Any) -> Any:
-                try:
-                    return super().load(data)
-                except conn.DataError:
-                    return bytes(data).decode()
-
-        conn.adapters.register_loader(name, Lenient)
-
-
-class Postgres(Pooled, PooledPostgresqlDatabase):
-    """PostgreSQL through psycopg 3 and Peewee's pool; libpq reads the URL."""
 
     IS = "IS NOT DISTINCT FROM"
     LOCK_ROW = "FOR UPDATE OF a"
-    psycopg3_adapter = _Adapter
 
-    def __init__(self, url: str, **params: Any) -> None:
-        super().__init__(
-            url,
-            max_connections=CONNECTIONS,
-            prefer_psycopg3=True,
-            **params,
-        )
-        self.patience: float | None = SILENCE
-        self._places = Bulkhead(CONNECTIONS, WAIT)
+    def __init__(self, url: str, params: dict[str, Any]) -> None:
+        super().__init__(url, prefer_psycopg3=True, autoconnect=False)
+        self.patience = SILENCE
+        self._params = params
+        self._held = _Held()
+        self._opening = threading.Lock()
+        self._pool: Pool | None = None
+
+    @property
+    def pool(self) -> Pool:
+        """The pool of this process, opened when it is first needed: it has threads."""
+        from puffle_accounts.database.pool import Pool
+
+        with self._opening:
+            if self._pool is None:
+                self._pool = Pool(self.database, self._params)
+                self._close_pool = weakref.finalize(self, self._pool.close, CLOSING)
+            return self._pool
+
+    @property
+    def by_way_of(self) -> str:  # type: ignore[override]
+        """What stands between the service and the database, for a person."""
+        return ", through a pooler" if self.pool.is_pooled else ""
+
+    def close_all(self) -> None:
+        """Close every connection, and end the threads; whoever comes next opens a new pool."""
+        with self._opening:
+            if self._pool is not None:
+                self._close_pool()
+                self._pool = None
 
     def folded(self, column: str) -> str:
         return f"lower(CAST({column} AS TEXT))"
@@ -114,12 +101,99 @@ class Postgres(Pooled, PooledPostgresqlDatabase):
         return f"puffle_accounts_value(CAST({column} AS TEXT), {constant})"
 
     @contextmanager
-    def _connected(self) -> Iterator[None]:
-        with place(self._places), self.connection_context():
+    def _connected_to_read(self) -> Iterator[None]:
+        with self._connected_to_write():
+            before, self._held.repeatable = self._held.repeatable, not self.in_transaction()
+            try:
+                yield
+            finally:
+                self._held.repeatable = before
+
+    @contextmanager
+    def _autocommitting(self) -> Iterator[None]:
+        """Hold a connection; behind a pooler the settings of one statement need a transaction."""
+        with self._connected_to_write(), self.atomic() if self.is_pooled() else nullcontext():
             yield
 
+    def is_pooled(self) -> bool:
+        """Return whether a pooler stands between the connection held and the server."""
+        pooled: bool = self.connection().is_pooled
+        return pooled
+
+    def begin(self, isolation_level: Any = None) -> None:
+        """Begin a transaction; behind a pooler it says itself what the session says elsewhere."""
+        if self.is_pooled():
+            self.execute_sql(BEGIN)
+        else:
+            super().begin(isolation_level)
+
+    @contextmanager
+    def _connected_to_write(self) -> Iterator[None]:
+        if not self.is_closed():  # within another
+            yield
+            return
+        self._take()
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    def _take(self) -> None:
+        pool = self.pool
+        conn = pool.take()
+        conn.patience = self.patience
+        self._held.conn, self._held.pool = conn, pool
+        self.connect()
+
+    def _give_back(self) -> None:
+        held = self._held
+        conn, held.conn = held.conn, None
+        try:
+            self.close()
+        finally:
+            if conn is not None:  # None where the one to follow a broken one could not be had
+                held.pool.give_back(conn)
+
+    def execute_sql(self, sql: str, params: Any = None) -> Any:
+        """Execute a statement; what only reads is read again where the connection was to blame."""
+        try:
+            return super().execute_sql(sql, params)
+        except PeeweeException as error:
+            if not self._is_to_blame(error):
+                raise
+        self._give_back()
+        self._take()
+        return super().execute_sql(sql, params)
+
+    def _is_to_blame(self, error: PeeweeException) -> bool:
+        """Whether the connection will not do; if so it is closed."""
+        conn, repeatable = self._held.conn, self._held.repeatable
+        if conn is None:
+            return False
+        # A plan that a migration has outdated; a server that another may have taken over from.
+        if isinstance(error, NotSupportedError) or _sqlstate(error) == READ_ONLY:
+            conn.close()
+        return repeatable and conn.closed
+
+    def _connect(self) -> Connection:
+        if self._held.conn is None:
+            raise InterfaceError("statements belong into reading, autocommitting or writing")
+        return self._held.conn
+
+    def _close(self, conn: Connection) -> None:
+        """Leave it open: it belongs to the pool."""
+
     def _is_away(self, error: PeeweeException) -> bool:
-        return isinstance(error, AWAY) or _sqlstate(error) == UNDEFINED_TABLE
+        return isinstance(error, AWAY) or _sqlstate(error) in (UNDEFINED_TABLE, READ_ONLY)
+
+    def _is_refusal(self, error: PeeweeException) -> bool:
+        return _sqlstate(error) in (READ_ONLY, DISK_FULL)
+
+    def _require_writes_said(self) -> None:
+        conn = self._held.conn
+        if conn is not None and conn.is_read_only():
+            conn.close()  # the next one may lead to another server
+            raise DatabaseUnavailable("takes no writes: the server is a standby or read-only")
 
 
 def _hidden(text: str) -> str:
@@ -138,26 +212,60 @@ def connect(url: str) -> Postgres:
     """Return the database of a `postgresql://` URL.
 
     Raises:
-        ConfigError: libpq cannot read it.
+        ConfigError: libpq cannot use it, whatever becomes of the server.
     """
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
     from psycopg.pq import Conninfo
 
-    # libpq's own defaults, PGOPTIONS and the like among them.
+    said = _read(url)
+    _require_usable(said)
+    # libpq's own defaults, PGCONNECT_TIMEOUT and the like among them.
     given: dict[str, Any] = {
         o.keyword.decode(): o.val.decode() for o in Conninfo.get_defaults() if o.val
-    }
+    } | said
+    params = {name: given.get(name) or value for name, value in DEFAULTS.items()}
+    several = "," in str(given.get("host") or given.get("hostaddr"))
+    if several and "target_session_attrs" not in said:
+        params["target_session_attrs"] = "read-write"  # the primary, whichever it is by now
+    return Postgres(url, params)
+
+
+def _read(url: str) -> dict[str, Any]:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
     try:
-        given |= conninfo_to_dict(url)
-    except ProgrammingError:  # its message may quote the password
+        return dict(conninfo_to_dict(url))
+    except ProgrammingError as error:  # its message may quote the password
+        unknown = UNKNOWN_PARAMETER.search(str(error))
+        if unknown and "password" not in url.partition("?")[2]:
+            raise ConfigError(
+                f"DATABASE_URL: PostgreSQL knows no parameter {unknown[1]}; take it out"
+            ) from None
         raise ConfigError("DATABASE_URL is not a PostgreSQL connection URL") from None
-    options = (
-        f"-c lock_timeout={WAIT}s {given.get('options') or ''} -c timezone=UTC"
-        r" -c default_transaction_isolation=read\ committed"  # a row may change under a reader
-    )
-    return Postgres(
-        url,
-        options=options,
-        connect_timeout=given.get("connect_timeout") or CONNECT_TIMEOUT,
-    )
+
+
+def _require_usable(said: dict[str, Any]) -> None:
+    """Let libpq look at all but the address, in front of a server that cannot be.
+
+    Raises:
+        ConfigError: one of the values can never work.
+    """
+    from psycopg.conninfo import make_conninfo
+    from psycopg.pq import PGconn
+
+    for port in filter(None, str(said.get("port", "")).split(",")):
+        if not (port.isdigit() and 0 < int(port) <= HIGHEST_PORT):
+            raise ConfigError(
+                f"DATABASE_URL: PostgreSQL's port must be a number from 1 to {HIGHEST_PORT}"
+            )
+    for name in said.keys() & {*DEFAULTS, "keepalives"}:
+        if not re.fullmatch(r"-?\d+", said[name]):
+            raise ConfigError(f"DATABASE_URL: PostgreSQL's parameter {name} must be a whole number")
+    params = {name: value for name, value in said.items() if name not in ADDRESS}
+    conn = PGconn.connect_start(make_conninfo(host=NOWHERE, **params).encode())
+    reason = conn.get_error_message()
+    conn.finish()
+    if NOWHERE not in reason:
+        raise ConfigError(
+            f"DATABASE_URL: {one_line(reason)}; correct this part of the PostgreSQL URL"
+        )

@@ -46,7 +46,7 @@ def _require_unicode(database: Pooled) -> None:
 
 def _wait_for_others(database: Postgres) -> None:
     """Let another upgrade end first; for `accounts` wait no longer than any other statement."""
-    database.patience = None
+    database.connection().patience = None
     database.sql("SET LOCAL lock_timeout = 0")
     database.sql("SELECT pg_advisory_xact_lock(?)", LOCK)
     database.sql(f"SET LOCAL lock_timeout = '{WAIT}s'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -10,8 +11,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from math import ceil
 from pathlib import Path
 
@@ -21,11 +22,12 @@ from puffle_accounts import clock, database, keys
 from puffle_accounts.config import GRACE, Config
 from puffle_accounts.database import schema
 from puffle_accounts.database.models import MODELS, AccountRow
-from puffle_accounts.demo.sandbox import Call, Sandbox
+from puffle_accounts.demo.sandbox import PROVIDERS, Call, Sandbox
 
 HOST = "127.0.0.1"
 SETTINGS = "python:puffle_accounts.serving"  # not the gunicorn.conf.py of whatever folder
 PATIENCE = 20.0  # seconds for gunicorn to come up
+QUICK_END = 5.0  # seconds for gunicorn to end by itself; it takes well under one
 
 ACCOUNTS = (
     (
@@ -49,6 +51,10 @@ ACCOUNTS = (
 )
 
 
+#: What the providers hold for nobody: left before this service was there.
+FORGOTTEN = (("unipile", "unipile-acc-forgotten"), ("agentmail", "forgotten@outreach.example"))
+
+
 def serve(port: int, modes: Mapping[str, str]) -> None:
     """Serve until Ctrl-C, then leave nothing running and no file behind.
 
@@ -61,10 +67,8 @@ def serve(port: int, modes: Mapping[str, str]) -> None:
         ConfigError: a variable of the environment cannot be used.
     """
     _require_free(port)
-    asked_to_end: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last: a closed window
-        signal.signal(number, lambda number, _: asked_to_end.append(number))
     with (
+        _signals() as asked_to_end,
         tempfile.TemporaryDirectory(prefix="puffle-demo-") as folder,
         Sandbox(on_call=_print) as sandbox,
     ):
@@ -79,14 +83,30 @@ def serve(port: int, modes: Mapping[str, str]) -> None:
         config = Config.from_environ(environ)
         key, ids = _fill(config.database_url, sandbox)
         with _gunicorn(port, environ, config.teardown_timeout) as server:
-            _wait_for(port, server)
-            click.echo(_guide(port, key, ids))
+            if _comes_up(port, server, asked_to_end):
+                click.echo(_guide(port, key, ids, environ))
+            else:
+                server.kill()  # an interrupt would make a traceback of what it is just importing
             while not asked_to_end:
                 if server.poll() is not None:
                     raise click.ClickException("gunicorn ended; its last lines say why")
                 time.sleep(0.1)
             sandbox.stop()  # what hangs is dropped, so that nobody waits for it
             click.echo("\nEnding.")
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect what asks the demo to end."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: a closed window
+    asked: list[int] = []
+    for number in numbers:
+        signal.signal(number, lambda number, _: asked.append(number))
+    try:
+        yield asked
+    finally:
+        for number in numbers:  # one more, while Python ends, would make a failure of it
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _require_free(port: int) -> None:
@@ -118,16 +138,28 @@ def _fill(url: str, sandbox: Sandbox) -> tuple[str, list[str]]:
             ):
                 if column in columns:
                     sandbox.add(provider, columns[column])
+    for provider, resource_id in FORGOTTEN:
+        sandbox.add(provider, resource_id)
     store.close_all()
     return key, ids
 
 
-def _guide(port: int, key: str, ids: list[str]) -> str:
+def _guide(port: int, key: str, ids: list[str], environ: Mapping[str, str]) -> str:
     lines = ["", f"API key: {key}", "", "In another terminal:"]
     for account_id, (what, _) in zip(ids, ACCOUNTS, strict=True):
         curl = f"curl -i -X DELETE http://{HOST}:{port}/api/accounts/{account_id}"
         lines += ["", f"# {what}", f"{curl} -H 'Authorization: Bearer {key}'"]
+    lines += ["", "# a session and an inbox that the providers hold for nobody"]
+    lines.append(f"{_variables(environ)} {sys.argv[0]} orphans find")
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
+
+
+def _variables(environ: Mapping[str, str]) -> str:
+    """Return, as a shell takes it, what a command needs for the same database and providers."""
+    names = ["DATABASE_URL"]
+    for provider in map(str.upper, PROVIDERS):
+        names += [f"{provider}_API_KEY", f"{provider}_BASE_URL"]
+    return " ".join(f"{name}={shlex.quote(environ[name])}" for name in names)
 
 
 @contextmanager
@@ -144,20 +176,35 @@ def _gunicorn(
             "puffle_accounts.app:create_app()",
         ],
         env=environ,
+        # Ctrl-C is for the demo alone: a worker of gunicorn that is interrupted a second time
+        # while it ends waits for a lock that it holds itself.
+        start_new_session=True,
     )
     try:
         yield server
     finally:
-        server.send_signal(signal.SIGINT)  # gunicorn's quick end
-        server.wait()
+        _end(server)
 
 
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """Ask once for gunicorn's quick end; what is left of it after a while is killed."""
+    server.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(QUICK_END)
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def _comes_up(port: int, server: subprocess.Popen[bytes], asked_to_end: Sequence[int]) -> bool:
+    """Wait until gunicorn listens; return whether it does before somebody ends the demo."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and server.poll() is None:
+        if asked_to_end:
+            return False
         with closing(socket.socket()) as probe:
             if probe.connect_ex((HOST, port)) == 0:
-                return
+                return True
         time.sleep(0.1)
     raise click.ClickException("gunicorn did not come up; its last lines say why")
 

@@ -54,6 +54,13 @@ _FAULTS = {
 }
 _BASES = {"unipile": "/unipile/api/v1", "instantly": "/instantly", "agentmail": "/agentmail"}
 _KEYS = {provider: f"not-a-real-{provider}-key" for provider in PROVIDERS}
+# provider -> the parameter that a cursor is given in, and the field that has the next one.
+_CURSORS = {
+    "unipile": ("cursor", "cursor"),
+    "instantly": ("starting_after", "next_starting_after"),
+    "agentmail": ("page_token", "next_page_token"),
+}
+_BORN = "2026-01-02T03:04:05.678Z"  # when everything here was made
 _COLLECTIONS = (
     "/unipile/api/v1/accounts",
     "/unipile/v2/accounts",
@@ -80,7 +87,8 @@ class Call:
 class Sandbox:
     """The three providers on one loopback port; a context manager.
 
-    `resources` is what exists at each provider, `calls` every request so far. `on_call` is called
+    `resources` is what exists at each provider, `page` how many of them a page of a list holds at
+    most, `calls` every request so far. `on_call` is called
     with each of them, one at a time, before its answer is sent.
     """
 
@@ -88,6 +96,7 @@ class Sandbox:
         self, host: str = "127.0.0.1", port: int = 0, on_call: Callable[[Call], None] | None = None
     ) -> None:
         self.resources: dict[str, set[str]] = {provider: set() for provider in PROVIDERS}
+        self.page = 100
         self.calls: list[Call] = []
         self._address = (host, port)
         self._on_call = on_call
@@ -251,8 +260,10 @@ def _application(sandbox: Sandbox) -> Flask:
         return response
 
     def list_resources() -> Response:
-        ids = sandbox._list(_provider())
-        return _listing(ids[: request.args.get("limit", 100, type=int)])
+        ids, cursor = sandbox._list(_provider()), request.args.get(_CURSORS[_provider()][0], "")
+        limit = min(request.args.get("limit", 100, type=int), sandbox.page)
+        left = [each for each in ids if each > cursor]
+        return _listing(left[:limit], left[limit - 1] if len(left) > limit else None)
 
     def delete_resource(quoted_id: str) -> Response:
         if not sandbox._remove(_provider(), unquote(quoted_id)):
@@ -301,12 +312,18 @@ def _refusal(provider: str) -> Response | None:
     return None
 
 
-def _listing(ids: list[str]) -> Response:
+def _listing(ids: list[str], cursor: str | None) -> Response:
+    following = {_CURSORS[_provider()][1]: cursor}
     if _provider() == "agentmail":
-        return jsonify(count=len(ids), inboxes=[{"inbox_id": each} for each in ids])
+        inboxes = [{"inbox_id": i, "email": i, "created_at": _BORN} for i in ids]
+        return jsonify(count=len(ids), limit=len(ids), inboxes=inboxes, **following)
     if _provider() == "instantly":
-        return jsonify(items=[{"email": each} for each in ids])
-    return jsonify(object="AccountList", items=[{"object": "Account", "id": each} for each in ids])
+        accounts = [{"email": i, "timestamp_created": _BORN, "status": 1} for i in ids]
+        return jsonify(items=accounts, **following)
+    sessions = [
+        {"object": "Account", "id": i, "type": "LINKEDIN", "created_at": _BORN} for i in ids
+    ]
+    return jsonify(object="AccountList", items=sessions, **following)
 
 
 def _deleted(resource_id: str) -> Response:

@@ -13,7 +13,8 @@ from puffle_accounts.errors import BrokenPlugin
 from puffle_accounts.hooks import hookspecs
 from puffle_accounts.hooks.hookspecs import GROUP
 
-TEARDOWN, CHECK = "teardown_account", "check_provider"
+TEARDOWN, CHECK, FIND = "teardown_account", "check_provider", "find_resources"
+HOOKS = (TEARDOWN, CHECK, FIND)
 
 
 def verify(module: Any) -> dict[str, list[pluggy.HookImpl]]:
@@ -30,7 +31,7 @@ def verify(module: Any) -> dict[str, list[pluggy.HookImpl]]:
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError, TypeError) as error:
         raise BrokenPlugin(str(error)) from error
-    impls = {name: getattr(manager.hook, name).get_hookimpls() for name in (TEARDOWN, CHECK)}
+    impls = {name: getattr(manager.hook, name).get_hookimpls() for name in HOOKS}
     if not impls[TEARDOWN]:
         raise BrokenPlugin(f"implements no {TEARDOWN}; is it marked with @hookimpl?")
     for name, found in impls.items():
@@ -47,7 +48,7 @@ def _verify_callable(name: str, impl: pluggy.HookImpl) -> None:
     function = impl.function
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise BrokenPlugin(f"{name} is a coroutine, it would never run; use a plain function")
-    if inspect.isgeneratorfunction(function) and not wraps(impl):
+    if inspect.isgeneratorfunction(function) and not (wraps(impl) or name == FIND):
         raise BrokenPlugin(f"{name} is a generator, it would never run; use a plain function")
     if name == TEARDOWN and "account" not in impl.argnames and not wraps(impl):
         raise BrokenPlugin(f"{name} has a wrong signature: it must take account, without a default")

@@ -2,14 +2,20 @@
 
 A plugin is a module (or object) with an entry point in the group
 `puffle_accounts`. It may also carry `ACCOUNT_TYPES`, a set of account types
-such as `{"email"}`: accounts of other types then never reach it.
+such as `{"email"}`: accounts of other types then never reach it. And it should
+carry `RESOURCE_IDS`, the fields of an account that name what it holds, such as
+`("instantly_account_id", "metadata.crm_contact_id")`: an account that names
+nothing then never reaches it, and what two accounts share is spared.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pluggy
 
 from puffle_accounts.account import Account
+from puffle_accounts.resources import Resource
 
 GROUP = "puffle_accounts"
 
@@ -38,3 +44,14 @@ def check_provider() -> None:
     Raise if they are missing or refused. Called by `puffle-accounts check`,
     never while a request is served.
     """
+
+
+@hookspec(firstresult=True)
+def find_resources() -> Iterator[Resource]:
+    """Return everything that your provider holds under the configured credentials.
+
+    A generator, page by page. Raise when the provider cannot be asked: a list that
+    was read in part would look like a clean one. Called by `puffle-accounts
+    orphans find`, never while a request is served.
+    """
+    return iter(())

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any
 
 import pluggy
@@ -18,8 +18,9 @@ from puffle_accounts import resources
 from puffle_accounts.account import Account, kind
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.errors import BrokenPlugin, ConfigError, TeardownFailed
-from puffle_accounts.hooks.hookimpls import CHECK, TEARDOWN, isolated, verify, wraps
+from puffle_accounts.hooks.hookimpls import CHECK, FIND, TEARDOWN, isolated, verify, wraps
 from puffle_accounts.hooks.hookspecs import GROUP
+from puffle_accounts.resources import Resource
 from puffle_accounts.text import one_line
 from puffle_accounts.upstream import Upstream
 
@@ -179,11 +180,19 @@ def load(
     )
 
 
-def _installed() -> Iterator[EntryPoint]:
-    """Return the group's entry points; a distribution that cannot be read hides no other.
+def _installed() -> Iterable[EntryPoint]:
+    """Return the group's entry points; a distribution that cannot be read hides no other."""
+    try:
+        found = entry_points(group=GROUP)
+        for point in found:
+            _named(point)
+        return found
+    except Exception:
+        return _one_by_one()
 
-    With one of those, `entry_points()` returns none at all.
-    """
+
+def _one_by_one() -> Iterator[EntryPoint]:
+    # Slower by far, for it parses what every distribution says of itself.
     seen: set[str] = set()
     for distribution in distributions():
         try:
@@ -219,7 +228,7 @@ def configure(plugins: Plugins, environ: Mapping[str, str]) -> None:
 
 
 def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugin:
-    distribution = ", ".join(f"{p.dist.name} {p.dist.version}" for p in points if p.dist)
+    distribution = ", ".join(filter(None, map(_named, points)))
     plugin = Plugin(points[0].name, distribution, bulkhead, disabled=disabled)
     if disabled:
         return plugin
@@ -236,6 +245,10 @@ def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugi
     return plugin
 
 
+def _named(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else ""
+
+
 def _break(plugin: Plugin, error: BaseException) -> None:
     said = one_line(error)
     expected = isinstance(error, BrokenPlugin)
@@ -247,6 +260,21 @@ def _break(plugin: Plugin, error: BaseException) -> None:
 def checks(plugin: Plugin) -> list[Callable[..., Any]]:
     """Return the plugin's implementations of `check_provider`."""
     return [isolated(CHECK, impl, []) for impl in plugin.impls[CHECK] if not wraps(impl)]
+
+
+def holdings(plugin: Plugin) -> Iterator[Resource]:
+    """Return what the plugin's provider holds, as its implementations of `find_resources` say.
+
+    Raises:
+        Exception: whatever the plugin raises.
+        TeardownFailed: it returned something else.
+    """
+    for impl in plugin.impls[FIND]:
+        if not wraps(impl):
+            for resource in isolated(FIND, impl, [])():
+                if not isinstance(resource, Resource) or resources.comparable(resource.id) is None:
+                    raise TeardownFailed(f"{FIND} gave what is no Resource with an id")
+                yield resource
 
 
 def _failing(plugin: Plugin, reason: str, permanent: bool = False) -> Implementation:

@@ -10,13 +10,14 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from puffle_accounts import clock, resources
 from puffle_accounts.account import Account
 from puffle_accounts.database import Database
 from puffle_accounts.database.models import Orphan
 from puffle_accounts.database.postgres import Postgres
+from puffle_accounts.hooks.registry import Plugin
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.text import one_line
 
@@ -41,6 +42,12 @@ ON CONFLICT (id) DO UPDATE SET
     request_id = excluded.request_id,
     parked_at = COALESCE(orphans.parked_at, excluded.parked_at)"""
 
+ADOPT = """
+INSERT INTO orphans (id, plugin, account_id, user_id, account, reason, attempts,
+                     created_at, next_attempt_at)
+VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)
+ON CONFLICT (id) DO NOTHING"""
+
 DUE = "parked_at IS NULL AND next_attempt_at <= ?"
 PARKED = "parked_at IS NOT NULL AND parked_at <= ?"
 CLAIM = """
@@ -51,6 +58,12 @@ WITH next AS (
 )
 UPDATE orphans SET leased_until = ? WHERE id IN (SELECT id FROM next)
 RETURNING id, plugin, account_id, user_id, CAST(account AS TEXT), attempts, parked_at, request_id"""
+
+STANDING = """
+SELECT plugin, count(CASE WHEN parked_at IS NULL AND next_attempt_at <= ? THEN 1 END),
+    count(CASE WHEN parked_at IS NULL AND next_attempt_at > ? THEN 1 END),
+    count(parked_at), min(created_at)
+FROM orphans GROUP BY plugin ORDER BY plugin"""
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +87,16 @@ class Claimed:
     request_id: str | None
     leased_until: str
     claimed_at: float
+
+
+class Standing(NamedTuple):
+    """How many orphans a plugin has, and since when the oldest is one."""
+
+    plugin: str
+    due: int
+    waiting: int
+    parked: int
+    oldest: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +137,25 @@ class Ledger:
                 clock.stamp(now) if failure.permanent else None,
                 request_id,
             )
+
+    def adopt(self, plugin: Plugin, account: Account, reason: str) -> None:
+        """Make an orphan of what a person has named, due at once, within a transaction."""
+        now, fields = clock.stamp(self.now()), plugin.resource_ids
+        orphan = orphan_id(plugin.name, account, fields)
+        self.database.sql(
+            ADOPT,
+            *(orphan, plugin.name, account.id, account.user_id, account.to_json()),
+            *(one_line(reason), now, now),
+        )
+        log.warning(
+            "orphan.adopted",
+            extra={
+                "orphan": orphan,
+                "plugin": plugin.name,
+                "outcome": ", ".join(resources.named(account, fields).values()),
+                "reason": one_line(reason),
+            },
+        )
 
     def claim(self, plugin: str, most: int, until: datetime, parked: bool = False) -> list[Claimed]:
         """Lease up to `most` orphans of a plugin, by one statement.
@@ -253,6 +295,35 @@ class Ledger:
                 *(before, before),
             ).fetchone()
         return dict(zip(("all", "parked", "old"), row, strict=True))
+
+    def snapshots(self, plugin: str) -> Iterator[str]:
+        """Return the snapshots of all orphans of a plugin as JSON, a page at a time."""
+        after = None
+        while True:
+            start = "" if after is None else "AND id > ? "
+            statement = (
+                "SELECT id, CAST(account AS TEXT) FROM orphans WHERE plugin = ?"
+                f" {start}ORDER BY id LIMIT {PAGE}"
+            )
+            with self.database.reading():
+                rows = self.database.sql(
+                    statement, plugin, *([] if after is None else [after])
+                ).fetchall()
+            for _, text in rows:
+                yield text
+            if len(rows) < PAGE:
+                return
+            after = rows[-1][0]
+
+    def standing(self) -> list[Standing]:
+        """Return how many orphans each plugin has, by what they wait for."""
+        now = clock.stamp(self.now())
+        with self.database.reading():
+            rows = self.database.sql(STANDING, now, now).fetchall()
+        return [
+            Standing(plugin, due, waiting, parked, clock.moment(oldest) or self.now())
+            for plugin, due, waiting, parked, oldest in rows
+        ]
 
     def plugins(self) -> set[str]:
         """Return the names of the plugins that have orphans."""

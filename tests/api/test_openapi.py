@@ -48,6 +48,7 @@ def answered():
     assert statuses >= {200, 400, 401, 404, 405}
 
 
+@pytest.mark.slow
 @only("sqlite")
 @api.parametrize()
 @settings(

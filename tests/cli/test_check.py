@@ -79,12 +79,9 @@ def test_it_asks_providers_nothing_that_changes_anything(stack, check):
     assert stack.sandbox.resources == before
 
 
-@pytest.mark.parametrize(
-    "url", ["sqlite:////no/such/folder/x.db", "postgresql://u:hunter2@127.0.0.1:1/db"]
-)
 @only("sqlite")
-def test_a_database_that_is_away_is_one_bad_line_and_the_rest_is_still_looked_at(check, url):
-    checked = check(DATABASE_URL=url)
+def test_a_database_that_is_away_is_one_bad_line_and_the_rest_is_still_looked_at(check):
+    checked = check(DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/db")
     [line] = bad(checked)
     assert checked.exit_code == 1
     assert line.startswith("database: ")

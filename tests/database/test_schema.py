@@ -99,7 +99,8 @@ def test_upgrades_at_the_same_time_wait_for_each_other(database_url):
 def test_the_tables_hold_the_columns_of_the_contract_and_uuids_as_they_should_be(stack):
     native = "uuid" if stack.database_url.startswith("postgresql") else "text"
     for table, uuids in UUIDS.items():
-        types = {c.name: c.data_type.lower() for c in stack.database.get_columns(table)}
+        with stack.database.reading():
+            types = {c.name: c.data_type.lower() for c in stack.database.get_columns(table)}
         assert {types[name] for name in uuids} == {native}
         if table == "accounts":
             assert set(types) == set(ACCOUNTS.split())

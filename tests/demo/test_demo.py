@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import random
 import re
 import shlex
 import signal
@@ -13,8 +14,10 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from contextlib import suppress
 
+import psutil
 import pytest
 import requests
 from click.testing import CliRunner
@@ -79,28 +82,40 @@ class Demo:
     def press(self, keys: bytes) -> None:
         os.write(self._terminal, keys)
 
+    def processes(self) -> list[psutil.Process]:
+        """Every process of it, gunicorn's included, whatever its session: by the environment."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("TMPDIR") == str(self.temporary):
+                    found.append(process)
+        return found
+
     def is_gone(self) -> bool:
-        """Whether no process of it is left, children included."""
+        """Whether no process of it is left."""
         self.process.poll()
-        try:
-            os.killpg(self.process.pid, 0)
-        except ProcessLookupError:
-            return True
-        return False
+        return not self.processes()
 
     def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait()
+
+
+def press_twice(demo: Demo) -> None:
+    demo.press(CTRL_C)
+    time.sleep(random.random() / 5)
+    demo.press(CTRL_C)
 
 
 @pytest.fixture
 def demo(tmp_path):
     started = []
 
-    def start(*arguments: str, **environ: str) -> Demo:
+    def start(*arguments: str, ready: bool = True, **environ: str) -> Demo:
         started.append(Demo(tmp_path, *arguments, **environ))
-        return started[-1].ready()
+        return started[-1].ready() if ready else started[-1]
 
     yield start
     for each in started:
@@ -166,10 +181,11 @@ def test_nothing_of_the_environment_or_the_folder_gets_in_the_way(demo, tmp_path
     [
         lambda demo: demo.press(CTRL_C),
         lambda demo: demo.press(CTRL_C + CTRL_C),
+        lambda demo: press_twice(demo),
         lambda demo: demo.process.send_signal(signal.SIGTERM),
         lambda demo: os.killpg(demo.process.pid, signal.SIGHUP),
     ],
-    ids=["ctrl-c", "ctrl-c twice", "sigterm", "window closed"],
+    ids=["ctrl-c", "ctrl-c twice", "ctrl-c and again", "sigterm", "window closed"],
 )
 def test_it_ends_with_nothing_left_running_and_no_file(demo, end):
     demo = demo("--provider", "unipile", "hang", PUFFLE_TEARDOWN_TIMEOUT="60")
@@ -182,6 +198,29 @@ def test_it_ends_with_nothing_left_running_and_no_file(demo, end):
     wait_until(lambda: "-> no answer" in demo.shown)
     end(demo)
     wait_until(demo.is_gone, 20)
+    assert demo.process.wait() == 0, demo.shown
+    assert list(demo.temporary.iterdir()) == []
+    assert "Traceback" not in demo.shown
+
+
+def test_it_ends_although_gunicorn_does_not(demo):
+    demo = demo()
+    for process in demo.processes():
+        if process.pid != demo.process.pid:
+            process.suspend()
+    demo.press(CTRL_C)
+    wait_until(demo.is_gone, 40)
+    assert demo.process.wait() == 0, demo.shown
+    assert list(demo.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("further", [0.0, 0.15, 0.3, 0.6])
+def test_it_may_be_ended_while_it_comes_up(demo, further):
+    demo = demo(ready=False)
+    wait_until(lambda: list(demo.temporary.iterdir()), 60)
+    time.sleep(further)
+    press_twice(demo)
+    wait_until(demo.is_gone, 40)
     assert demo.process.wait() == 0, demo.shown
     assert list(demo.temporary.iterdir()) == []
     assert "Traceback" not in demo.shown

@@ -71,3 +71,18 @@ def test_a_database_that_is_silent_is_a_503_for_all_at_once(stack, gunicorn):
         assert_problem(answer, 503, "database_unavailable")
         assert int(answer.headers["Retry-After"]) > 0
     assert took < 20, "one time-out after the other would have been 90 s"
+
+
+@both_workers
+def test_a_key_that_could_not_be_freed_is_free_as_soon_as_the_database_answers(
+    stack, gunicorn, postgres_of_its_own, worker
+):
+    gunicorn("--worker-class", worker, "--workers", "2", PUFFLE_TEARDOWN_TIMEOUT="10")
+    account = stack.add_linkedin()
+    stack.database.close_all()
+    stack.sandbox._on_call = lambda _: postgres_of_its_own.stop()
+    assert_problem(stack.delete(account, Idempotency_Key="k"), 500, "delete_failed")
+    stack.sandbox._on_call = lambda _: None
+    postgres_of_its_own.start()
+    time.sleep(1)  # its lease has 20
+    assert stack.delete(account, Idempotency_Key="k").status_code == 200

@@ -115,7 +115,12 @@ def test_every_import_of_the_package_is_a_dependency_of_its_own(wheel):
     about = email.message_from_string(metadata(wheel, "METADATA"))
     declared = {w.split(">")[0].split("[")[0].lower() for w in about.get_all("Requires-Dist")}
     declared |= {"werkzeug", "playhouse"}  # of Flask, of Peewee
-    names = {"flask_httpauth": "flask-httpauth", "yaml": "pyyaml"}
+    names = {
+        "flask_httpauth": "flask-httpauth",
+        "psycopg_pool": "psycopg-pool",
+        "socks": "pysocks",
+        "yaml": "pyyaml",
+    }
     imported = set()
     for name in wheel.namelist():
         if name.endswith(".py"):

@@ -21,7 +21,7 @@ from puffle_accounts.hooks.hookspecs import GROUP
 from puffle_accounts.orphans.ledger import MOST_ATTEMPTS
 from puffle_accounts.testing import FakeProvider, account, call, check
 from puffle_accounts.text import MAX_LINE
-from puffle_accounts.upstream import Upstream
+from puffle_accounts.upstream import Upstream, resource
 
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
 EXAMPLE = ROOT / "examples" / "puffle-example-crm"
@@ -30,8 +30,9 @@ DESCRIBED = {
     **{hook.__name__: hook for hook in HOOKS},
     "TeardownFailed": TeardownFailed,
     "Upstream": Upstream,
-    **{f"Upstream.{name}": getattr(Upstream, name) for name in ("delete", "post", "get")},
-    **{name: getattr(testing, name) for name in ("account", "call", "check")},
+    **{f"Upstream.{name}": getattr(Upstream, name) for name in ("delete", "post", "get", "pages")},
+    "resource": resource,
+    **{name: getattr(testing, name) for name in ("account", "call", "check", "holdings")},
     "FakeProvider.answer": FakeProvider.answer,
 }
 
@@ -47,7 +48,9 @@ def signature(something) -> str:
 def test_the_page_gives_each_hooks_signature_and_every_other_as_it_is_in_the_code():
     headings = dict(re.findall(r"^### `([\w.]+)(\(.*)`$", PAGE, re.MULTILINE))
     assert headings == {name: signature(it) for name, it in DESCRIBED.items()}
-    assert [hook.__name__ for hook in HOOKS] == ["teardown_account", "check_provider"]
+    assert {hook.__name__ for hook in HOOKS} == {
+        *("teardown_account", "check_provider", "find_resources")
+    }
 
 
 def test_the_page_explains_every_field_argument_and_name_that_authors_use():
@@ -154,7 +157,7 @@ def test_the_examples_own_tests_pass_where_it_is_installed(installed, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    assert "5 passed" in done.stdout
+    assert "6 passed" in done.stdout
 
 
 @only("sqlite")
@@ -168,7 +171,9 @@ def test_the_installed_example_is_listed_checked_called_and_retried(stack, gunic
         shown = stack.command("plugins", **environ)
         assert shown.returncode == 0
         assert re.search(
-            r"^example-crm +puffle-example-crm 1\.0 +teardown_account, check_provider +ok$",
+            r"^example-crm +puffle-example-crm 1\.0"
+            r" +teardown_account, check_provider, find_resources"
+            r" +metadata\.example_crm_contact +ok$",
             shown.stdout,
             re.MULTILINE,
         )

@@ -165,6 +165,7 @@ def test_a_distribution_that_cannot_be_read_hides_no_other(
     install("third-party", GOOD)
     (tmp_path / "odd-1.0.dist-info").mkdir()
     (tmp_path / "odd-1.0.dist-info" / "METADATA").write_text("Name: odd")
+    (tmp_path / "odd-1.0.dist-info" / "entry_points.txt").write_text("[puffle_accounts]\nodd = odd")
     (tmp_path / "odd-1.0.dist-info" / file).write_bytes(content)
     assert len(registry.load(8).all) == 4
     [record] = caplog.records

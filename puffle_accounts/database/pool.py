@@ -1,0 +1,198 @@
+"""psycopg's pool, as this service uses it; imported where the database is PostgreSQL alone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.types.datetime import TimestampLoader, TimestamptzLoader
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from puffle_accounts.database.pooled import CONNECTIONS, WAIT
+from puffle_accounts.errors import DatabaseUnavailable
+from puffle_accounts.text import one_line
+
+CANCELLING = 1.0  # seconds to tell the server that its answer is not waited for
+IDLE, LIFETIME = 60.0, 3600.0  # seconds until a connection is given back, or is too old
+POOLER_IDLE, POOLER_LIFETIME = 1.0, 3.0  # in session mode each keeps others from the server
+
+READ_ONLY = (b"in_hot_standby", b"default_transaction_read_only")  # reported as they change
+
+#: The settings of a session, where it is ours alone: behind a pooler it would be the next one's.
+SETTINGS = f"""
+SELECT set_config(name, setting, false) FROM (VALUES
+    ('timezone', 'UTC'),
+    ('lock_timeout', '{WAIT}s'),
+    ('default_transaction_isolation', 'read committed') -- a row may change under a reader
+) AS settings (name, setting) WHERE pg_backend_pid() = %s"""
+
+log = logging.getLogger(__name__)
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection that waits for nothing for ever."""
+
+    patience: float | None = float(WAIT)  # seconds for one statement
+    opened = 0.0  # on the clock of `time.monotonic()`
+    is_pooled = False
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait for the server, but not longer than `patience`."""
+        timeout = timeout or self.patience
+        try:
+            return super().wait(gen, interval, timeout)
+        except psycopg.DatabaseError as error:
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            self._give_up()
+            raise psycopg.OperationalError(f"no answer for {timeout} s") from error
+
+    def _give_up(self) -> None:
+        """End it on both sides: what nobody waits for would keep its place at the server."""
+        try:
+            self.cancel_safe(timeout=CANCELLING)
+        except psycopg.Error as error:
+            log.debug("not cancelled: %s", error)
+        self.close()
+
+    def is_alive(self) -> bool:
+        """Look, without asking the server, whether it has ended the connection."""
+        try:
+            self.pgconn.consume_input()  # the server's farewell, if it said one,
+            self.pgconn.consume_input()  # and the end of the stream behind it
+        except psycopg.OperationalError:
+            self.close()
+        return not self.closed
+
+    def is_read_only(self) -> bool:
+        """Return whether the server has said so by itself; a pooler only repeats what was once."""
+        said = map(self.pgconn.parameter_status, READ_ONLY)
+        return not self.is_pooled and b"on" in said
+
+
+class Pool(ConnectionPool[Connection]):
+    """A pool in which nobody waits for what is known to fail, and one loss is met once.
+
+    Args:
+        url: of the database, as libpq reads it.
+        params: more of what libpq reads.
+    """
+
+    def __init__(self, url: str, params: dict[str, Any]) -> None:
+        super().__init__(
+            url,
+            connection_class=Connection,
+            kwargs={**params, "autocommit": True},
+            configure=self._set_up,
+            min_size=0,
+            max_size=CONNECTIONS,
+            timeout=WAIT,
+            max_idle=POOLER_IDLE,  # until the first connection has shown who is at its other end
+            max_lifetime=LIFETIME,
+            reconnect_timeout=0,  # whoever needs a connection asks for it
+            open=True,
+        )
+        self._emptied = self._served = time.monotonic()
+        self.is_pooled = False  # by somebody between us and the server
+
+    def take(self) -> Connection:
+        """Return a connection that the server has not ended.
+
+        Raises:
+            DatabaseUnavailable: none can be had, and why.
+        """
+        deadline = time.monotonic() + WAIT
+        while time.monotonic() < deadline:
+            try:
+                conn = self.getconn()
+            except (PoolTimeout, PoolClosed):
+                break
+            if conn.is_alive():
+                return conn
+            self.give_back(conn)
+        raise DatabaseUnavailable(f"the database was busy for {WAIT} s")
+
+    def give_back(self, conn: Connection) -> None:
+        """Take a connection back; one that broke takes those with it that are as old."""
+        if not conn.closed:
+            self._served = time.monotonic()
+        elif conn.opened >= self._emptied:
+            self._emptied = time.monotonic()
+            self.drain()
+        self.putconn(conn)
+
+    def in_use(self) -> int:
+        """Return how many connections are taken, or being made."""
+        stats = self.get_stats()
+        return stats["pool_size"] - stats["pool_available"]
+
+    def _connect(self, timeout: float | None = None) -> Connection:
+        """Return a new connection; if there is none, tell why to those who wait for it."""
+        began = time.monotonic()
+        try:
+            conn = super()._connect(timeout)
+        except Exception as error:
+            if self._served < began:  # else others come back, and serve them
+                self._turn_away(one_line(error))
+            raise
+        conn.opened = time.monotonic()
+        return conn
+
+    def _turn_away(self, reason: str) -> None:
+        with self._lock:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        for client in waiting:
+            client.fail(DatabaseUnavailable(reason))
+
+    def _set_up(self, conn: Connection) -> None:
+        try:
+            for name, loader in LOADERS.items():
+                conn.adapters.register_loader(name, loader)
+            if not conn.execute(SETTINGS, [conn.info.backend_pid]).fetchall():
+                self._share(conn)
+        except BaseException:
+            conn.close()
+            raise
+        else:
+            self.max_idle = POOLER_IDLE if conn.is_pooled else IDLE
+            self.max_lifetime = POOLER_LIFETIME if conn.is_pooled else LIFETIME
+
+    def _share(self, conn: Connection) -> None:
+        """Leave nothing in a session that a pooler will lend to others."""
+        conn.is_pooled = True
+        conn.prepare_threshold = None
+        try:
+            conn.execute("BEGIN")
+            conn.execute("ROLLBACK")
+        except psycopg.Error as error:
+            raise psycopg.OperationalError(
+                f"the pooler must be in session or transaction mode: {one_line(error)}"
+            ) from error
+        if not self.is_pooled:
+            log.info("database.pooled")
+        self.is_pooled = True
+
+
+class _Lenient:
+    """Reads a time that Python has none for, such as `infinity`, as text."""
+
+    def load(self, data: Any) -> Any:
+        try:
+            return super().load(data)  # type: ignore[misc]
+        except psycopg.DataError:
+            return bytes(data).decode()
+
+
+class _LenientTimestamp(_Lenient, TimestampLoader):
+    pass
+
+
+class _LenientTimestamptz(_Lenient, TimestamptzLoader):
+    pass
+
+
+LOADERS: dict[str, Any] = {"timestamp": _LenientTimestamp, "timestamptz": _LenientTimestamptz}
