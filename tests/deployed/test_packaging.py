@@ -97,7 +97,7 @@ def test_its_metadata_tells_the_python_the_extras_and_the_licence(wheel):
     assert (about["Name"], about["Requires-Python"]) == ("puffle-accounts", ">=3.10")
     assert about["License"] == "MIT"
     assert any(name.endswith("/LICENSE") for name in wheel.namelist())
-    assert set(about.get_all("Provides-Extra")) == {"postgres", "gevent", "test"}
+    assert set(about.get_all("Provides-Extra")) == {"postgres", "gevent", "socks", "test"}
     wanted = about.get_all("Requires-Dist")
     for extra, package in (
         ("postgres", "psycopg"),

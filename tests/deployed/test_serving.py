@@ -66,7 +66,7 @@ HARMLESS = {
         f"puffle_accounts.{name}"
         for name in (
             *("serving", "config", "logs", "context", "text", "errors"),
-            *("account", "hooks", "hooks.hookspecs"),
+            *("account", "resources", "hooks", "hooks.hookspecs"),
         )
     ),
 }
