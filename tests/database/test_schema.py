@@ -207,10 +207,6 @@ def test_an_accounts_table_in_sqlite_is_adopted_with_its_rows_and_columns(sqlite
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        (
-            "sqlite:///{path}/no/such/x.db",
-            "{path}/no/such/x.db: unable to open database file",
-        ),
         ("sqlite:///{path}", "{path}: unable to open database file"),
         ("sqlite:///{path}/text", "{path}/text: file is not a database"),
         ("postgresql://u:hunter2@127.0.0.1:1/db", "refused"),
