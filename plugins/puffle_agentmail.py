@@ -42,7 +42,8 @@ def check_provider() -> None:
 @hookimpl
 def find_resources() -> Iterator[Resource]:
     listed = agentmail.pages(
-        *("v0", "inboxes"),
+        "v0",
+        "inboxes",
         items="inboxes",
         cursor="next_page_token",
         cursor_param="page_token",

@@ -48,7 +48,11 @@ def _disable_warmup(address: str) -> str:
     """Try it, and go on whatever comes of it: the delete is what counts."""
     try:
         was_there = instantly.post(
-            *("api", "v2", "accounts", "warmup", "disable"),
+            "api",
+            "v2",
+            "accounts",
+            "warmup",
+            "disable",
             payload={"emails": [address]},
             tried="warm-up disable",
             share=DISABLE_SHARE,
@@ -66,7 +70,9 @@ def check_provider() -> None:
 @hookimpl
 def find_resources() -> Iterator[Resource]:
     listed = instantly.pages(
-        *("api", "v2", "accounts"),
+        "api",
+        "v2",
+        "accounts",
         items="items",
         cursor="next_starting_after",
         cursor_param="starting_after",

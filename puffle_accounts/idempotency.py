@@ -148,8 +148,13 @@ class IdempotencyKeys:
             with self.database.writing():
                 self.database.sql(
                     CLAIM,
-                    *(user_id, key, account_id, token, clock.stamp(now + self.lease)),
-                    *(clock.stamp(now), clock.stamp(now - REMEMBERED)),
+                    user_id,
+                    key,
+                    account_id,
+                    token,
+                    clock.stamp(now + self.lease),
+                    clock.stamp(now),
+                    clock.stamp(now - REMEMBERED),
                 )
                 holder = self.database.sql(HOLDER, user_id, key).fetchone()
         except DatabaseUnavailable:  # the answer alone may have been lost

@@ -393,6 +393,43 @@ def test_what_is_left_under_old_ids_stays_an_orphan_when_the_row_gets_new_ones(l
     assert live.row(account_id)[column] == "new"
 
 
+UNTOUCHED = {
+    "a trigger": {
+        "postgresql": (
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            "CREATE TRIGGER keep BEFORE DELETE OR UPDATE ON accounts"
+            " FOR EACH ROW EXECUTE FUNCTION keep()",
+        ),
+        "sqlite": (
+            "CREATE TRIGGER keep BEFORE DELETE ON accounts BEGIN SELECT RAISE(IGNORE); END",
+            "CREATE TRIGGER keep2 BEFORE UPDATE ON accounts BEGIN SELECT RAISE(IGNORE); END",
+        ),
+    },
+    "a rule": {
+        "postgresql": (
+            "CREATE RULE keep AS ON DELETE TO accounts DO INSTEAD NOTHING",
+            "CREATE RULE keep2 AS ON UPDATE TO accounts DO INSTEAD NOTHING",
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize("type", ["linkedin", "email"])
+@pytest.mark.parametrize("by", UNTOUCHED)
+def test_a_row_that_the_database_does_not_change_ends_at_once(live, events, by, type):
+    """No provider is asked twice for what nobody will change."""
+    kind = live.database_url.partition(":")[0]
+    for statement in UNTOUCHED[by].get(kind, UNTOUCHED["a trigger"][kind]):
+        live.sql(statement)
+    account_id = live.add(type)
+    hook, seen = provider()
+    use(live, crm=hook)
+    assert_problem(live.delete(account_id, Idempotency_Key="k"), 500, "delete_failed")
+    assert (len(seen), live.row(account_id)["status"], live.orphans()) == (1, "connected", [])
+    [kept] = [fields for event, fields in events() if event == "account.kept"]
+    assert kept["outcome"] == "the database did not change its row"
+
+
 def test_a_failure_that_the_next_round_makes_good_leaves_no_orphan(live):
     account_id = live.add_linkedin()
     act = move_and_fail_at_first(live, account_id, status="credentials_required")

@@ -168,12 +168,17 @@ def _gunicorn(
 ) -> Iterator[subprocess.Popen[bytes]]:
     server = subprocess.Popen(
         [
-            *(sys.executable, "-m", "gunicorn", "--config", SETTINGS, "--no-control-socket"),
-            *("--worker-class", "gthread", "--threads", "16", "--log-level", "warning"),
-            *("--graceful-timeout", str(ceil(teardown_timeout + GRACE))),
-            *("--bind", f"{HOST}:{port}"),
-            *("--logger-class", "puffle_accounts.serving.Logger"),
-            "puffle_accounts.app:create_app()",
+            sys.executable,
+            "-m",
+            "gunicorn",
+            f"--config={SETTINGS}",
+            "--worker-class=gthread",
+            "--threads=16",
+            "--workers=1",
+            "--log-level=warning",
+            f"--graceful-timeout={ceil(teardown_timeout + GRACE)}",
+            f"--bind={HOST}:{port}",
+            "puffle_accounts.wsgi:app",
         ],
         env=environ,
         # Ctrl-C is for the demo alone: a worker of gunicorn that is interrupted a second time

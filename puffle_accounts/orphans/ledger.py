@@ -144,8 +144,14 @@ class Ledger:
         orphan = orphan_id(plugin.name, account, fields)
         self.database.sql(
             ADOPT,
-            *(orphan, plugin.name, account.id, account.user_id, account.to_json()),
-            *(one_line(reason), now, now),
+            orphan,
+            plugin.name,
+            account.id,
+            account.user_id,
+            account.to_json(),
+            one_line(reason),
+            now,
+            now,
         )
         log.warning(
             "orphan.adopted",
@@ -184,7 +190,8 @@ class Ledger:
         with self.database.reading():
             counted: tuple[int] = self.database.sql(
                 f"SELECT count(*) FROM orphans WHERE plugin = ? AND {which}",
-                *(plugin, clock.stamp(until)),
+                plugin,
+                clock.stamp(until),
             ).fetchone()
         return counted[0]
 
@@ -194,7 +201,9 @@ class Ledger:
         with self.database.autocommitting():
             renewed = self.database.sql(
                 "UPDATE orphans SET leased_until = ? WHERE id = ? AND leased_until = ?",
-                *(leased_until, orphan.id, orphan.leased_until),
+                leased_until,
+                orphan.id,
+                orphan.leased_until,
             )
         return (
             replace(orphan, leased_until=leased_until, claimed_at=time.monotonic())
@@ -208,7 +217,8 @@ class Ledger:
             with self.database.autocommitting():
                 self.database.sql(
                     "UPDATE orphans SET leased_until = NULL WHERE id = ? AND leased_until = ?",
-                    *(orphan.id, orphan.leased_until),
+                    orphan.id,
+                    orphan.leased_until,
                 )
 
     def forget(self, orphan: Claimed) -> None:
@@ -223,7 +233,9 @@ class Ledger:
         with self.database.autocommitting():
             self.database.sql(
                 "UPDATE orphans SET reason = ?, parked_at = ?, leased_until = NULL WHERE id = ?",
-                *(reason, clock.stamp(self.now()), orphan.id),
+                reason,
+                clock.stamp(self.now()),
+                orphan.id,
             )
 
     def postpone(self, orphan: Claimed, failure: Outcome) -> bool:
@@ -237,7 +249,8 @@ class Ledger:
                 failure.failure,
                 clock.stamp(now + max(self._backoff(attempts), _asked(failure))),
                 clock.stamp(now) if parked else None,
-                *(orphan.id, orphan.leased_until),
+                orphan.id,
+                orphan.leased_until,
             )
         return parked
 
@@ -252,7 +265,8 @@ class Ledger:
             rows = self.database.sql(
                 "SELECT CAST(id AS TEXT) FROM orphans"
                 " WHERE substr(CAST(id AS TEXT), 1, ?) = ? LIMIT 2",
-                *(length, start.lower()),
+                length,
+                start.lower(),
             ).fetchall()
         return [found for (found,) in rows]
 
@@ -292,7 +306,8 @@ class Ledger:
             row = self.database.sql(
                 "SELECT count(*), count(parked_at), count(CASE WHEN parked_at IS NOT NULL"
                 " AND (parked_at < ? OR created_at < ?) THEN 1 END) FROM orphans",
-                *(before, before),
+                before,
+                before,
             ).fetchone()
         return dict(zip(("all", "parked", "old"), row, strict=True))
 
