@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _needs_a_server(item: pytest.Item) -> bool:
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     return (
-        not {"postgres", "gunicorn", "demo"}.isdisjoint(item.fixturenames)
+        not {"postgres", "gunicorn", "demo", "sandbox"}.isdisjoint(item.fixturenames)
         or parameters.get("database_url") == "postgresql"
     )
 

@@ -130,6 +130,7 @@ def may_be(outcome, data: bytes) -> bool:
     return outcome is None or b" %d" % outcome in data
 
 
+@pytest.mark.slow
 def test_no_damaged_answer_makes_up_a_success_outlasts_the_clock_or_answers_the_next_call(
     monkeypatch,
 ):
