@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import suppress
 import time
+from contextlib import suppress
 
 import pytest
 from support import only, run, wait_until
