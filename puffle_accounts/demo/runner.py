@@ -136,7 +136,7 @@ def _fill(url: str, sandbox: Sandbox) -> tuple[str, list[str]]:
                 ("instantly", "instantly_account_id"),
                 ("agentmail", "agentmail_inbox_id"),
             ):
-                if column in columns:
+                if column in columns and columns["status"] != "disconnected":
                     sandbox.add(provider, columns[column])
     for provider, resource_id in FORGOTTEN:
         sandbox.add(provider, resource_id)
@@ -150,7 +150,7 @@ def _guide(port: int, key: str, ids: list[str], environ: Mapping[str, str]) -> s
         curl = f"curl -i -X DELETE http://{HOST}:{port}/api/accounts/{account_id}"
         lines += ["", f"# {what}", f"{curl} -H 'Authorization: Bearer {key}'"]
     lines += ["", "# a session and an inbox that the providers hold for nobody"]
-    lines.append(f"{_variables(environ)} {sys.argv[0]} orphans find")
+    lines.append(f"{_variables(environ)} {sys.executable} -m puffle_accounts orphans find")
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 
 

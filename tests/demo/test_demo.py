@@ -122,6 +122,15 @@ def demo(tmp_path):
         each.kill()
 
 
+def test_the_printed_line_finds_what_the_providers_hold_for_nobody(demo):
+    [line] = re.findall(r"^(DATABASE_URL=.* orphans find)\r?$", demo().shown, re.MULTILINE)
+    ended = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (
+        1,
+        "2 resources that nobody names: 1 agentmail, 1 unipile",
+    )
+
+
 def test_the_printed_lines_take_three_accounts_apart_and_each_call_is_shown(demo):
     demo = demo()
     [key] = re.findall(r"^API key: (pk_live_\S+)$", demo.shown, re.MULTILINE)
