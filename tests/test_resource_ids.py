@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from orphanage import failed, record
-from support import only, plugin_of, use_plugins, write_distribution
+from support import only, plugin_of, use_plugins, wait_until, write_distribution
 
 from puffle_accounts import TeardownFailed, hookimpl, resources
 from puffle_accounts.errors import BrokenPlugin
@@ -21,7 +21,7 @@ from puffle_accounts.testing import account, call
 
 KEY = "crm_contact_id"
 CRM = """
-import json, os, urllib.request
+import os, time
 from puffle_accounts import TeardownFailed, hookimpl
 
 ACCOUNT_TYPES = {"email"}
@@ -31,6 +31,8 @@ RESOURCE_IDS = ("metadata.crm_contact_id",)
 def teardown_account(account):
     with open(os.environ["CRM_CALLS"], "a") as calls:
         calls.write(f"{account.metadata['crm_contact_id']}\\n")
+    while os.path.exists(os.environ["CRM_CALLS"] + ".held-up"):
+        time.sleep(0.02)
     if os.path.exists(os.environ["CRM_CALLS"] + ".down"):
         raise TeardownFailed("the CRM is down")
     return "contact deleted"
@@ -44,6 +46,7 @@ class Crm:
         write_distribution(folder, "puffle-crm", CRM)
         self._calls = folder / "calls"
         self._down = folder / "calls.down"
+        self.held_up = folder / "calls.held-up"
         self.environ = {"PYTHONPATH": str(folder), "CRM_CALLS": str(self._calls)}
 
     def down(self, is_down: bool = True) -> None:
@@ -52,7 +55,7 @@ class Crm:
 
     @property
     def calls(self) -> list[str]:
-        return self._calls.read_text().splitlines()
+        return self._calls.read_text().splitlines() if self._calls.exists() else []
 
 
 @pytest.fixture
@@ -89,6 +92,35 @@ def test_a_live_account_with_another_address_and_the_same_id_is_not_destroyed(st
     assert "1 superseded" in stack.command("orphans", "retry", **crm.environ).stdout
     assert (crm.calls, stack.orphans()) == ([], [])
     assert stack.row(live)
+
+
+def test_two_failures_in_turn_with_two_ids_are_both_made_good(stack, gunicorn, crm):
+    gunicorn(**crm.environ, PUFFLE_DISABLED_PLUGINS="instantly,agentmail,unipile")
+    crm.down()
+    account_id = _add(stack, 1)
+    stack.delete(account_id)
+    stack.delete(_add(stack, 2, id=account_id))
+    assert len(stack.orphans()) == 2
+    crm.down(False)
+    assert stack.command("orphans", "retry", **crm.environ).stdout.startswith("2 done")
+    assert (sorted(crm.calls), stack.orphans()) == (["1", "2"], [])
+
+
+def test_an_id_that_changes_meanwhile_is_nobodys_no_more(stack, gunicorn, crm):
+    gunicorn(
+        **crm.environ,
+        PUFFLE_DISABLED_PLUGINS="instantly,agentmail,unipile",
+        PUFFLE_TEARDOWN_TIMEOUT="20",
+    )
+    account_id = _add(stack, "old")
+    crm.held_up.touch()
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(stack.delete, account_id)
+        wait_until(lambda: crm.calls == ["old"])
+        stack.change(account_id, metadata={KEY: "new"})
+        crm.held_up.unlink()
+        assert answer.result().headers["Teardown-Status"] == "complete"
+    assert (crm.calls, stack.row(account_id)) == (["old", "new"], None)
 
 
 def test_failures_with_two_ids_in_turn_are_two_orphans(live):
