@@ -109,7 +109,7 @@ def drip(*start: bytes, each: bytes = b"x"):
     ids=["status", "reason", "headers", "interim", "silence"],
 )
 def test_an_answer_that_does_not_come_ends_by_the_clock(script):
-    with serving(script) as (client, provider, wire), deadline(0.9):
+    with serving(script) as (client, provider, wire), deadline(0.98):
         failed = failure(client)
         assert (failed.status, failed.permanent) == (None, False)
         assert str(failed) == "Example: thing delete: no answer within 0.9 s"

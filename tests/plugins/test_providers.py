@@ -434,7 +434,7 @@ def test_a_warm_up_that_is_not_there_is_not_told_as_disabled(http):
 
 
 def test_a_disable_that_hangs_leaves_the_delete_its_time(http):
-    result = disable_then_delete(http, seconds=2, status=200, delay=60)
+    result = disable_then_delete(http, seconds=2.1, status=200, delay=60)
     assert result.said == (
         "warm-up not disabled (Instantly: warm-up disable: no answer within 0.8 s), account deleted"
     )
