@@ -35,8 +35,6 @@ class Found(NamedTuple):
 def users(database: Database, plugin: Plugin, account: Account) -> Iterator[Account]:
     """Return the live accounts that use a resource which the account names, itself included.
 
-    Live is any account of a type that the plugin takes, but a disconnected LinkedIn one.
-
     Args:
         plugin: whose resource. Where it declares none, accounts are compared as well as can be.
     """
@@ -44,8 +42,13 @@ def users(database: Database, plugin: Plugin, account: Account) -> Iterator[Acco
     values = set(resources.named(account, fields).values())
     for candidate in _candidates(database, fields, values):
         same = values & set(resources.named(candidate, fields).values())
-        if same and plugin.accepts(candidate.kind) and not candidate.is_disconnected:
+        if same and _is_live(candidate, plugin):
             yield candidate
+
+
+def _is_live(account: Account, plugin: Plugin) -> bool:
+    """Whether an account may use what a plugin holds: one of its types, but no ended session."""
+    return plugin.accepts(account.kind) and not account.is_disconnected
 
 
 def named(database: Database, plugin: Plugin, values: set[str]) -> set[str]:
@@ -57,7 +60,7 @@ def named(database: Database, plugin: Plugin, values: set[str]) -> set[str]:
     """
     used: set[str] = set()
     for candidate in _candidates(database, plugin.resource_ids, values):
-        if plugin.accepts(candidate.kind) and not candidate.is_disconnected:
+        if _is_live(candidate, plugin):
             used.update(resources.named(candidate, plugin.resource_ids).values())
     return used & values
 
@@ -72,7 +75,7 @@ def accounts(database: Database, plugin: Plugin) -> Iterator[Account]:
             rows = database.sql(statement, *([] if after is None else [after])).fetchall()
         for account in map(snapshots.from_row, rows):
             after = account.id
-            if plugin.accepts(account.kind) and not account.is_disconnected:
+            if _is_live(account, plugin):
                 yield account
         if len(rows) < PAGE:
             return
