@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from types import SimpleNamespace
@@ -147,6 +147,17 @@ def wait_until(condition, seconds=20.0):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
     return answer
+
+
+def wait_until_listening(host: str, port: int) -> None:
+    """Wait until somebody takes connections there."""
+
+    def answers() -> bool:
+        with suppress(OSError), socket.create_connection((host, port), 1):
+            return True
+        return False
+
+    wait_until(answers)
 
 
 class Stack:
