@@ -279,19 +279,21 @@ class Gunicorn:
         app: str = "wsgi:app",
         **environ: str,
     ) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        with log.open("ab") as output:
+        # Bound here: a port that is merely free may be another's by the time that gunicorn binds.
+        with socket.create_server(("127.0.0.1", 0)) as listener, log.open("ab") as output:
+            self.address = listener.getsockname()
+            self.url = "http://{}:{}".format(*self.address)
             self.process = subprocess.Popen(
                 [
-                    *(python, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
+                    *(python, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"),
                     *("--workers", "1", *arguments, app),
                 ],
                 cwd=folder,
                 env=stack.process_environ(**environ),
                 stdout=output,
                 stderr=output,
+                pass_fds=[listener.fileno()],
                 start_new_session=True,
             )
         stack.url = self.url
