@@ -77,6 +77,14 @@ class Upstream:
         self._transport: Transport
         self._configured = False
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that it reads."""
+        return (self._key_variable, self._base_url_variable, *self._in_default_base_url())
+
+    def _in_default_base_url(self) -> list[str]:
+        return [v for _, v, *_ in string.Formatter().parse(self._default_base_url) if v]
+
     def configure(self, environ: Mapping[str, str]) -> None:
         """Read the provider's variables; afterwards `missing` names one that is not set.
 
@@ -87,8 +95,7 @@ class Upstream:
             ConfigError: a value cannot be used.
         """
         key = config.secret(environ, self._key_variable)
-        wanted = [v for _, v, *_ in string.Formatter().parse(self._default_base_url) if v]
-        needed = {name: config.host(environ, name) for name in wanted}
+        needed = {name: config.host(environ, name) for name in self._in_default_base_url()}
         base_url = config.url(environ, self._base_url_variable)
         if base_url is None and all(needed.values()):
             base_url = self._default_base_url.format(**needed)
