@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,6 +104,23 @@ def host(environ: Mapping[str, str], name: str) -> str | None:
     if value and ("/" in value or not _is_url(f"https://{value}")):
         raise ConfigError(f"{name} must be a host and port such as api8.unipile.com:13851")
     return value
+
+
+def address(environ: Mapping[str, str], name: str, default: str) -> tuple[str, list[str]]:
+    """Return a base URL, and the variables that it lacks; empty as long as it lacks any.
+
+    Args:
+        default: the URL if that variable is not set; `{VARIABLE}` in it stands for the value of
+            another one, a host.
+
+    Raises:
+        ConfigError: a value cannot be used.
+    """
+    wanted = [each for _, each, *_ in string.Formatter().parse(default) if each]
+    needed = {each: host(environ, each) for each in wanted}
+    given = url(environ, name)
+    missing = [] if given else [each for each, value in needed.items() if not value]
+    return given or ("" if missing else default.format(**needed)), missing
 
 
 def count(environ: Mapping[str, str], name: str, default: int) -> int:

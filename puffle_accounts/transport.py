@@ -7,7 +7,6 @@ for one: a kept-alive connection that turns out to have been closed is replaced.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import ssl
@@ -266,7 +265,7 @@ class Transport:
         method: str,
         path: str,
         headers: Mapping[str, str],
-        payload: Any,
+        body: bytes | None,
         clock: Clock,
         wanted: Wanted,
     ) -> Answer:
@@ -275,7 +274,7 @@ class Transport:
         Args:
             path: below the base URL, quoted, beginning with a slash.
             headers: of this request alone.
-            payload: sent as JSON unless it is `None`.
+            body: `None` if the request has none.
             clock: for all of it.
             wanted: given the status, returns how many bytes of the body are of interest and how
                 many seconds they may take.
@@ -283,13 +282,10 @@ class Transport:
         Raises:
             NoAnswer: there is none.
         """
-        fields, body = {**self._headers, **headers}, b""
-        if payload is not None:
-            body = json.dumps(payload).encode()
-            fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
-        elif method in WITH_BODY:
-            fields["Content-Length"] = "0"
-        request = _head(f"{method} {self._target}{path} HTTP/1.1", fields) + body
+        fields = {**self._headers, **headers}
+        if body is not None or method in WITH_BODY:
+            fields["Content-Length"] = str(len(body or b""))
+        request = _head(f"{method} {self._target}{path} HTTP/1.1", fields) + (body or b"")
         try:
             kept = self._kept()
             if kept:

@@ -35,3 +35,23 @@ def basic(user: str) -> Callable[[str], Mapping[str, str]]:
         return {"Authorization": f"Basic {b64encode(f'{user}:{key}'.encode()).decode()}"}
 
     return authenticate
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """An `authenticate` for a token that is fetched first (RFC 6749 §4.4): the key is the secret.
+
+    The token is kept until the provider answers 401, then fetched once more.
+
+    Args:
+        client_id_variable: the environment variable with the client's id.
+        token_url_variable: the environment variable with the URL of the token endpoint.
+        token_url: where that is if the variable is not set; `{VARIABLE}` in it stands for the
+            value of another variable.
+        scope: what the token is for, if the provider wants to know.
+    """
+
+    client_id_variable: str
+    token_url_variable: str
+    token_url: str
+    scope: str | None = None
