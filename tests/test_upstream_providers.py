@@ -349,6 +349,7 @@ def test_threads_that_need_a_token_at_the_same_time_fetch_one(graph, fake, entra
 def test_what_a_token_needs_and_is_not_set_is_named(fake, entra, unset, missing):
     graph = graph_client(fake, entra, **dict.fromkeys(unset, ""))
     assert graph.missing == missing
+    assert {*unset, *missing.split(", ")} <= set(graph.variables)
     failed = refused(graph.delete, "users", "7")
     assert (str(failed), failed.permanent) == (f"Graph: it: {missing} is not set", True)
 

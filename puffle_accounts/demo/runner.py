@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 from puffle_accounts import clock, database, keys
-from puffle_accounts.config import GRACE, Config
+from puffle_accounts.config import FILE, GRACE, Config
 from puffle_accounts.database import schema
 from puffle_accounts.database.models import MODELS, AccountRow
 from puffle_accounts.demo.sandbox import PROVIDERS, Call, Sandbox
@@ -74,12 +74,14 @@ def serve(port: int, modes: Mapping[str, str]) -> None:
     ):
         for provider, mode in modes.items():
             sandbox.behave(provider, mode)
-        environ = {
-            **os.environ,
+        own = {
             **sandbox.environment,
             "DATABASE_URL": f"sqlite:///{Path(folder) / 'demo.db'}",
             "no_proxy": HOST,
         }
+        not_both = {f"{name}{FILE}" for name in own}
+        inherited = {name: value for name, value in os.environ.items() if name not in not_both}
+        environ = {**inherited, **own}
         config = Config.from_environ(environ)
         key, ids = _fill(config.database_url, sandbox)
         with _gunicorn(port, environ, config.teardown_timeout) as server:
@@ -193,7 +195,7 @@ def _gunicorn(
 
 def _end(server: subprocess.Popen[bytes]) -> None:
     """Ask once for gunicorn's quick end; what is left of it after a while is killed."""
-    server.send_signal(signal.SIGINT)
+    server.send_signal(signal.SIGQUIT)
     with suppress(subprocess.TimeoutExpired):
         server.wait(QUICK_END)
     with suppress(ProcessLookupError):

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from puffle_accounts import config
 from puffle_accounts.errors import UpstreamFailed
-from puffle_accounts.upstream import bodies, lists
+from puffle_accounts.upstream import addresses, bodies, lists
 from puffle_accounts.upstream.credentials import ClientCredentials, Query
 from puffle_accounts.upstream.judgement import Judge
 from puffle_accounts.upstream.session import Session
@@ -72,8 +72,16 @@ class Upstream:
             temporary_codes,
             lambda word: self._session.is_secret(word),
         )
+        self._wanted = self._judge.wanted
         self._session: Session
         self._configured = False
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that it reads."""
+        how, own = self._authenticate, (self._key_variable, self._base_url_variable)
+        others = how.variables if isinstance(how, ClientCredentials) else ()
+        return (*own, *addresses.named_in(self._default_base_url), *others)
 
     def configure(self, environ: Mapping[str, str]) -> None:
         """Read the provider's variables; afterwards `missing` names one that is not set.
@@ -85,7 +93,9 @@ class Upstream:
             ConfigError: a value cannot be used.
         """
         key = config.secret(environ, self._key_variable) or ""
-        base_url, missing = config.address(environ, self._base_url_variable, self._default_base_url)
+        base_url, missing = addresses.address(
+            environ, self._base_url_variable, self._default_base_url
+        )
         missing = [*([] if key else [self._key_variable]), *missing]
         how, tokens = self._authenticate, None
         if isinstance(how, ClientCredentials):
@@ -228,8 +238,9 @@ class Upstream:
         params: Mapping[str, str] | None,
         payload: Any = None,
     ) -> bool:
-        self._be_ready(tried)
-        path, wanted = self._path(segments, tried), self._judge.wanted
+        if not self._configured or self.missing:
+            self._be_ready(tried)
+        path, wanted = self._path(segments, tried), self._wanted
         answer = self._session.send(method, path, params, payload, wanted, tried, share)
         return self._judge.judge(answer, method, tried, wanted)
 

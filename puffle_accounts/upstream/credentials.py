@@ -6,6 +6,8 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from puffle_accounts.upstream import addresses
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -55,3 +57,9 @@ class ClientCredentials:
     token_url_variable: str
     token_url: str
     scope: str | None = None
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that it needs, the key's apart."""
+        named = addresses.named_in(self.token_url)
+        return (self.client_id_variable, self.token_url_variable, *named)

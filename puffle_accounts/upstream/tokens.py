@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 
 from puffle_accounts import config
 from puffle_accounts.transport import Clock, NoAnswer, Transport
-from puffle_accounts.upstream import bodies
+from puffle_accounts.upstream import addresses, bodies
 from puffle_accounts.upstream.credentials import ClientCredentials
 from puffle_accounts.upstream.judgement import Judge
 
@@ -98,7 +98,7 @@ def from_environ(
         ConfigError: a value cannot be used.
     """
     client_id = config.text(environ, how.client_id_variable) or ""
-    url, missing = config.address(environ, how.token_url_variable, how.token_url)
+    url, missing = addresses.address(environ, how.token_url_variable, how.token_url)
     if missing or not client_id:
         return None, [*([] if client_id else [how.client_id_variable]), *missing]
     form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
