@@ -234,15 +234,17 @@ class Transport:
     Args:
         base_url: with a path or without.
         headers: of every request.
+        query: of every request, quoted; it may hold a key, so it is told to nobody else.
 
     Raises:
         ConfigError: a proxy or a CA bundle of the environment cannot be used.
     """
 
-    def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, base_url: str, headers: Mapping[str, str], query: str = "") -> None:
         url = urlsplit(requests.Request("GET", base_url).prepare().url or "")
         settings = requests.Session().merge_environment_settings(base_url, {}, True, None, None)
         self._url = url
+        self._query = query
         self._proxy = _proxy(select_proxy(base_url, settings["proxies"]))
         asked = HTTPAdapter().proxy_headers(self._proxy.geturl()) if self._proxy else {}
         self._tunnel: bytes | None = None
@@ -272,7 +274,7 @@ class Transport:
         """Send a request and return its answer.
 
         Args:
-            path: below the base URL, quoted, beginning with a slash.
+            path: below the base URL, quoted, beginning with a slash, and its own query.
             headers: of this request alone.
             body: `None` if the request has none.
             clock: for all of it.
@@ -285,6 +287,8 @@ class Transport:
         fields = {**self._headers, **headers}
         if body is not None or method in WITH_BODY:
             fields["Content-Length"] = str(len(body or b""))
+        if self._query:
+            path += f"{'&' if '?' in path else '?'}{self._query}"
         request = _head(f"{method} {self._target}{path} HTTP/1.1", fields) + (body or b"")
         try:
             kept = self._kept()
@@ -318,6 +322,7 @@ class Transport:
         return None
 
     def _connect(self, clock: Clock) -> _Connection:
+        clock.left()  # if it is over, it is not the connecting that took so long
         step = clock.at_most(CONNECT_SECONDS)
         try:
             connection = _Connection(self._dial(step))

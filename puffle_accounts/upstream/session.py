@@ -52,11 +52,12 @@ class Session:
     ) -> None:
         headers = {} if isinstance(given, Query) else given
         self.base_url = base_url
-        self._query = given.params if isinstance(given, Query) else {}
+        query = given.params if isinstance(given, Query) else {}
+        self._taken = query.keys()
         self._tokens = tokens
         self._failed = failed
-        self._secrets = {key, *self._query.values(), *" ".join(headers.values()).split()}
-        self._transport = Transport(base_url, {**HEADERS, **headers})
+        self._secrets = {key, *query.values(), *" ".join(headers.values()).split()}
+        self._transport = Transport(base_url, {**HEADERS, **headers}, urlencode(query))
 
     def is_secret(self, word: str) -> bool:
         """Return whether a word holds what the requests carry as credentials."""
@@ -78,8 +79,8 @@ class Session:
         Raises:
             UpstreamFailed: nothing is, or there is no token for it.
         """
-        if params or self._query:
-            path += f"?{self._quoted({**(params or {}), **self._query}, tried)}"
+        if params:
+            path += self._query(params, tried)
         seconds = context.seconds_left(DEFAULT_SECONDS) * OF_DEADLINE * share
         if seconds <= 0:
             raise self._failed(tried, "no time was left for it")
@@ -103,9 +104,10 @@ class Session:
         except NoAnswer as error:
             raise self._failed(tried, str(error)) from None
 
-    def _quoted(self, params: Mapping[str, str], tried: str) -> str:
+    def _query(self, params: Mapping[str, str], tried: str) -> str:
+        own = {name: value for name, value in params.items() if name not in self._taken}
         try:
-            return urlencode(params)
+            return f"?{urlencode(own)}" if own else ""
         except ValueError:
             why = "an id that cannot be part of a URL"
             raise self._failed(tried, why, permanent=True) from None
