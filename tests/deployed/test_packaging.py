@@ -64,7 +64,7 @@ def test_it_installs_the_package_and_the_plugins_modules_and_nothing_else_at_the
         "puffle_accounts",
         *MODULES,
     }
-    assert len(MODULES) == 3
+    assert len(MODULES) == 4, "the three plugins, and pytest's"
 
 
 def test_it_holds_every_file_of_the_package(wheel):
@@ -89,6 +89,7 @@ def test_it_offers_one_command_and_the_three_plugins(wheel):
         "puffle_accounts": {
             name: f"puffle_{name}" for name in ("unipile", "instantly", "agentmail")
         },
+        "pytest11": {"puffle_accounts": "pytest_puffle_accounts"},
     }
 
 
