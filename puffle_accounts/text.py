@@ -14,13 +14,18 @@ _ALWAYS = r"pk_live_[\w-]+|(?<=://)[^/\s\"']+(?=@)|(?i:(?<=bearer ))[^\s\"',]+"
 _secrets = re.compile(_ALWAYS)
 
 
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name holds a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def hide_secrets_of(environ: Mapping[str, str]) -> None:
     """Let `scrub` hide the values of the environment's secret variables from now on."""
     global _secrets  # compiled once: reading the environment for every line costs too much
     values = {
         value.strip()
         for name, value in environ.items()
-        if _SECRET_NAME.search(name) and len(value.strip()) >= SHORTEST_SECRET
+        if is_secret(name) and len(value.strip()) >= SHORTEST_SECRET
     }
     values |= {json.dumps(value)[1:-1] for value in values}  # as a JSON line holds it
     longest_first = sorted(values, key=len, reverse=True)
