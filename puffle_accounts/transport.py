@@ -34,6 +34,8 @@ CHUNK = 16384  # bytes; as much as TLS hands over at once
 
 PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 
+WITH_BODY = frozenset({"PATCH", "POST", "PUT"})  # some servers ask for its length: RFC 9110 §8.6
+
 Wanted = Callable[[int], tuple[int, float]]
 
 
@@ -285,6 +287,8 @@ class Transport:
         if payload is not None:
             body = json.dumps(payload).encode()
             fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        elif method in WITH_BODY:
+            fields["Content-Length"] = "0"
         request = _head(f"{method} {self._target}{path} HTTP/1.1", fields) + body
         try:
             kept = self._kept()

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from support import ROOT, only
 
-from puffle_accounts import Account, TeardownFailed, testing
+from puffle_accounts import Account, TeardownFailed, testing, upstream
 from puffle_accounts.config import Config
 from puffle_accounts.hooks import hookspecs
 from puffle_accounts.hooks.hookspecs import GROUP
 from puffle_accounts.orphans.ledger import MOST_ATTEMPTS
 from puffle_accounts.testing import FakeProvider, account, call, check
 from puffle_accounts.text import MAX_LINE
-from puffle_accounts.upstream import Upstream, resource
+from puffle_accounts.upstream import Upstream, basic, in_query, resource
 
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
 EXAMPLE = ROOT / "examples" / "puffle-example-crm"
@@ -30,7 +30,12 @@ DESCRIBED = {
     **{hook.__name__: hook for hook in HOOKS},
     "TeardownFailed": TeardownFailed,
     "Upstream": Upstream,
-    **{f"Upstream.{name}": getattr(Upstream, name) for name in ("delete", "post", "get", "pages")},
+    **{
+        f"Upstream.{name}": getattr(Upstream, name)
+        for name in ("delete", "post", "put", "patch", "get", "pages")
+    },
+    "basic": basic,
+    "in_query": in_query,
     "resource": resource,
     **{name: getattr(testing, name) for name in ("account", "call", "check", "holdings")},
     "FakeProvider.answer": FakeProvider.answer,
@@ -61,6 +66,13 @@ def test_the_page_explains_every_field_argument_and_name_that_authors_use():
     assert {field.name for field in fields(testing.Result)} <= named
     assert {field.name for field in fields(testing.Request)} <= named
     assert set(testing.__all__) - {"Request", "Result"} <= set(re.findall(r"\w+", PAGE))
+
+
+def test_the_client_exports_what_the_page_describes_and_nothing_by_accident():
+    described = {name for name in DESCRIBED if hasattr(upstream, name)}
+    there = {name for name, it in vars(upstream).items() if not inspect.ismodule(it)}
+    assert set(upstream.__all__) == described | {"UpstreamFailed"}
+    assert {name for name in there if not name.startswith("_")} == set(upstream.__all__)
 
 
 @pytest.mark.parametrize(
