@@ -28,6 +28,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict examples/puffle-smartlead  # against the editable install
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet -r bench/requirements.txt

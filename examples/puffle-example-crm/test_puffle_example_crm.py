@@ -30,7 +30,5 @@ def test_what_is_left_is_deleted_later(service, fake_provider):
     alone = service(puffle_example_crm)
     fake_provider.answer(503, {"code": "busy"}).answer(204)
     alone.delete(alone.add(CONTACT))
-    assert [each["reason"] for each in alone.orphans()] == [
-        "Example CRM: contact delete: 503 busy"
-    ]
+    assert [each["reason"] for each in alone.orphans()] == ["Example CRM: contact delete: 503 busy"]
     assert alone.retry() == {"done": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -19,22 +19,22 @@ HTML = Reply(200, b"<!doctype html><title>Welcome</title>", {"Content-Type": "te
 class Case:
     """The plugin under proof; `PluginConformance` says what each attribute is."""
 
-    plugin: ClassVar[Any]
-    theirs: ClassVar[Account]
-    not_theirs: ClassVar[Account | tuple[Account, ...]]
-    key_variable: ClassVar[str]
-    done: ClassVar[Reply]
-    gone: ClassVar[Reply | tuple[Reply, ...]]
+    plugin: Any
+    theirs: Account
+    not_theirs: Account | tuple[Account, ...]
+    key_variable: str
+    done: Reply
+    gone: Reply | tuple[Reply, ...]
 
-    before: ClassVar[tuple[Reply, ...]] = ()
-    temporary: ClassVar[tuple[Reply, ...]] = ()
-    permanent: ClassVar[tuple[Reply, ...]] = ()
-    pages: ClassVar[tuple[Reply, ...]] = ()
-    listed: ClassVar[tuple[str, ...]] = ()
-    accepted: ClassVar[Reply | None] = None
-    base_url_variable: ClassVar[str | None] = None
-    key: ClassVar[str] = KEY
-    patience: ClassVar[float] = 0.4
+    before: tuple[Reply, ...] = ()
+    temporary: tuple[Reply, ...] = ()
+    permanent: tuple[Reply, ...] = ()
+    pages: tuple[Reply, ...] = ()
+    listed: tuple[str, ...] = ()
+    accepted: Reply | None = None
+    base_url_variable: str | None = None
+    key: str = KEY
+    patience: float = 0.4
 
     provider: FakeProvider
     monkeypatch: pytest.MonkeyPatch

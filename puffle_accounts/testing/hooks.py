@@ -27,7 +27,13 @@ class Hooks(Case):
     def test_a_list_that_cannot_be_read_to_its_end_is_a_failure(self) -> None:
         self._require(FIND)
         *first, last = self.pages
-        for instead in (Reply(500), Reply(401), HTML, Reply(200, []), Reply(200, b"{")):
+        for instead in (
+            Reply(500),
+            Reply(401),
+            HTML,
+            Reply(200, {"another": "thing"}),
+            Reply(200, b"{"),
+        ):
             self.provider.forget().reply(*first, instead)
             self._cannot_be_read(instead)
         self.provider.forget().reply(*first).cut(last.status, last.body)
