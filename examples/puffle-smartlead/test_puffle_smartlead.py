@@ -4,7 +4,16 @@ from collections.abc import Callable
 
 import puffle_smartlead
 
-from puffle_accounts.testing import FakeProvider, PluginConformance, Reply, Result, account
+from puffle_accounts.testing import (
+    FakeProvider,
+    PluginConformance,
+    Reply,
+    Result,
+    account,
+    check,
+    holdings,
+)
+from puffle_accounts.testing.application import PluginService
 
 MAILBOX = account(metadata={"smartlead_email_account_id": 123})
 DELETED = {"ok": True, "message": "Email account deleted successfully!", "emailAccountId": 123}
@@ -17,7 +26,10 @@ def error(code: str, **more: object) -> dict[str, object]:
 class TestSmartlead(PluginConformance):
     plugin = puffle_smartlead
     theirs = MAILBOX
-    not_theirs = account(email_address="ada@outreach.example", instantly_account_id="123")
+    not_theirs = (
+        account(email_address="ada@outreach.example", instantly_account_id="123"),
+        account(type="linkedin", metadata={"smartlead_email_account_id": 123}),
+    )
     key_variable = "SMARTLEAD_API_KEY"
     done = Reply(200, DELETED)
     gone = Reply(404, error("NOT_FOUND"))
@@ -49,3 +61,17 @@ def test_the_body_says_how_long_to_wait_and_the_code_says_why(
     result = teardown(puffle_smartlead, MAILBOX)
     assert result.failure == "Smartlead: account delete: 429 RATE_LIMIT_EXCEEDED"
     assert (result.retry_after, result.permanent) == (30, False)
+
+
+def test_the_list_is_asked_for_by_offset(
+    service: Callable[..., PluginService], fake_provider: FakeProvider
+) -> None:
+    service(puffle_smartlead)  # points it at the provider
+    fake_provider.reply(*TestSmartlead.pages)
+    found = list(holdings(puffle_smartlead))
+    asked = [request.path.partition("&api_key=")[0] for request in fake_provider.requests]
+    assert asked == [f"/email-accounts?limit=100{more}" for more in ("", "&offset=2", "&offset=3")]
+    assert found[0].name == "ada@outreach.example"
+    assert f"{found[2].created_at:%Y-%m-%d}" == "2026-01-15"
+    assert check(puffle_smartlead) is None
+    assert fake_provider.requests[-1].path.startswith("/email-accounts?limit=1&")

@@ -6,7 +6,7 @@ import puffle_agentmail
 import pytest
 from wire import Wire, hear
 
-from puffle_accounts.testing import PluginConformance, Reply, account, call, holdings
+from puffle_accounts.testing import PluginConformance, Reply, account, call, check, holdings
 
 INBOX = account(agentmail_inbox_id="ada@agentmail.to")
 GONE = {"name": "NotFoundError", "code": "not_found", "message": "Inbox not found"}
@@ -14,7 +14,7 @@ GONE = {"name": "NotFoundError", "code": "not_found", "message": "Inbox not foun
 
 def page(*ids, **following):
     inboxes = [
-        {"inbox_id": id, "email": id, "display_name": "Ada", "created_at": "2026-01-02"}
+        {"inbox_id": id, "email": f"by-{id}", "display_name": "Ada", "created_at": "2026-01-02"}
         for id in ids
     ]
     return Reply(200, {"count": len(ids), "limit": 100, "inboxes": inboxes, **following})
@@ -41,6 +41,7 @@ class TestAgentMail(PluginConformance):
         Reply(403, {"code": "missing_permission"}),
         Reply(403, {"code": "brand_new_code"}),
         Reply(400, {"code": "not_found"}),
+        Reply(404, {"name": "NotFoundError", "code": "route_not_found"}),
         Reply(404, {"code": {"not_found": True}}),
         Reply(404, {"error": {"code": "not_found"}}),
         Reply(404, [{"code": "not_found"}]),
@@ -68,13 +69,15 @@ def test_its_code_tells_what_is_wrong(code, teardown, fake_provider):
 
 
 def test_its_list_asks_page_by_page_and_tells_names_and_times(service, fake_provider):
-    service(puffle_agentmail)
+    service(puffle_agentmail)  # points it at the provider
     fake_provider.reply(*TestAgentMail.pages)
     found = list(holdings(puffle_agentmail))
     assert [sent.path for sent in fake_provider.requests] == [
         "/v0/inboxes?limit=100",
         "/v0/inboxes?limit=100&page_token=t%2F1",
     ]
+    assert check(puffle_agentmail) is None
+    assert fake_provider.requests[-1].path == "/v0/inboxes?limit=1"
     assert (found[0].name, f"{found[0].created_at:%Y-%m-%d}") == ("Ada", "2026-01-02")
 
 

@@ -8,7 +8,7 @@ import puffle_instantly
 import pytest
 from wire import Wire, hear
 
-from puffle_accounts.testing import PluginConformance, Reply, account, call, holdings
+from puffle_accounts.testing import PluginConformance, Reply, account, call, check, holdings
 
 ADDRESS = account(email_address="a@b.co")
 DISABLED = Reply(200, {"type": "update-warmup-accounts", "status": "pending", "progress": 0})
@@ -119,13 +119,15 @@ def test_its_code_tells_what_is_wrong(teardown, fake_provider):
 
 
 def test_its_list_asks_page_by_page_and_tells_times(service, fake_provider):
-    service(puffle_instantly)
+    service(puffle_instantly)  # points it at the provider
     fake_provider.reply(*TestInstantly.pages)
     found = list(holdings(puffle_instantly))
     assert [sent.path for sent in fake_provider.requests] == [
         "/api/v2/accounts?limit=100",
         "/api/v2/accounts?limit=100&starting_after=c%40d.co",
     ]
+    assert check(puffle_instantly) is None
+    assert fake_provider.requests[-1].path == "/api/v2/accounts?limit=1"
     assert f"{found[0].created_at:%Y-%m-%d}" == "2026-01-02"
 
 

@@ -7,7 +7,7 @@ import pytest
 from wire import Wire, answer, hear, server_side
 
 from puffle_accounts import Resource
-from puffle_accounts.testing import PluginConformance, Reply, account, call, holdings
+from puffle_accounts.testing import PluginConformance, Reply, account, call, check, holdings
 
 SESSION = account(type="linkedin", provider_account_id="acc-1")
 V1 = {"title": "Not found", "type": "errors/resource_not_found", "status": 404}
@@ -72,7 +72,7 @@ def test_its_type_tells_what_is_wrong(kind, teardown, fake_provider):
 
 
 def test_its_list_asks_page_by_page_and_tells_names_and_times(service, fake_provider):
-    service(puffle_unipile)
+    service(puffle_unipile)  # points it at the provider
     fake_provider.reply(*TestUnipile.pages)
     found = list(holdings(puffle_unipile))
     assert [sent.path for sent in fake_provider.requests] == [
@@ -80,6 +80,8 @@ def test_its_list_asks_page_by_page_and_tells_names_and_times(service, fake_prov
         "/accounts?limit=250&cursor=c%2F1",
         "/accounts?limit=250&cursor=c-2",
     ]
+    assert check(puffle_unipile) is None
+    assert fake_provider.requests[-1].path == "/accounts?limit=1"
     assert isinstance(found[0], Resource)
     assert (found[0].name, f"{found[0].created_at:%Y-%m-%d}") == ("Ada", "2026-01-02")
 
