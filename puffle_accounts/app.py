@@ -9,7 +9,7 @@ from flask import Flask, Request
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import MapAdapter
 
-from puffle_accounts import cli, database, logs
+from puffle_accounts import cli, database, logs, start
 from puffle_accounts.api import problems, views
 from puffle_accounts.config import Config
 from puffle_accounts.database.models import MODELS
@@ -50,6 +50,7 @@ def create_app(environ: Mapping[str, str] | None = None, plugins: Plugins | None
     store.bind(MODELS)
     loaded = plugins or registry.load(config.plugin_calls, config.disabled_plugins)
     registry.configure(loaded, environ)
+    start.warn_of_unknown(environ, loaded)
     service = Service(store, loaded, config.teardown_timeout)
 
     app = PathRouted("puffle_accounts", static_folder=None)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,6 +149,17 @@ def wait_until(condition, seconds=20.0):
     return answer
 
 
+def wait_until_listening(host: str, port: int) -> None:
+    """Wait until somebody takes connections there."""
+
+    def answers() -> bool:
+        with suppress(OSError), socket.create_connection((host, port), 1):
+            return True
+        return False
+
+    wait_until(answers)
+
+
 class Stack:
     """A migrated database with one user, the sandbox, and a URL to send DELETEs to."""
 
@@ -268,19 +279,21 @@ class Gunicorn:
         app: str = "wsgi:app",
         **environ: str,
     ) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        with log.open("ab") as output:
+        # Bound here: a port that is merely free may be another's by the time that gunicorn binds.
+        with socket.create_server(("127.0.0.1", 0)) as listener, log.open("ab") as output:
+            self.address = listener.getsockname()
+            self.url = "http://{}:{}".format(*self.address)
             self.process = subprocess.Popen(
                 [
-                    *(python, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
+                    *(python, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"),
                     *("--workers", "1", *arguments, app),
                 ],
                 cwd=folder,
                 env=stack.process_environ(**environ),
                 stdout=output,
                 stderr=output,
+                pass_fds=[listener.fileno()],
                 start_new_session=True,
             )
         stack.url = self.url

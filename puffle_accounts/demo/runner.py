@@ -19,10 +19,10 @@ from typing import Any
 
 import click
 
-from puffle_accounts.config import GRACE, Config
+from puffle_accounts.config import FILE, GRACE, Config
 from puffle_accounts.demo import accounts
 from puffle_accounts.demo.sandbox import PROVIDERS, Call, Sandbox
-from puffle_accounts.text import is_secret
+from puffle_accounts.text import is_secret, scrub
 
 HOST = "127.0.0.1"
 SETTINGS = "python:puffle_accounts.serving"  # not the gunicorn.conf.py of whatever folder
@@ -64,13 +64,15 @@ def serve(plan: Plan) -> None:
     ):
         for provider, mode in plan.modes.items():
             sandbox.behave(provider, mode)
-        environ = {
-            **os.environ,
+        own = {
             **sandbox.environment,
             "no_proxy": HOST,
             **plan.variables,
             "DATABASE_URL": f"sqlite:///{plan.database or Path(folder) / 'demo.db'}",
         }
+        not_both = {f"{name}{FILE}" for name in own}
+        inherited = {name: value for name, value in os.environ.items() if name not in not_both}
+        environ = {**inherited, **own}
         config = Config.from_environ(environ)
         key, ids = accounts.fill(config.database_url, sandbox, plan.accounts)
         with _gunicorn(plan.port, environ, config.teardown_timeout) as server:
@@ -131,7 +133,9 @@ def _variables(plan: Plan, environ: Mapping[str, str]) -> str:
     for provider in map(str.upper, PROVIDERS):
         names += [f"{provider}_API_KEY", f"{provider}_BASE_URL"]
     shown = {name: shlex.quote(environ[name]) for name in [*names, *plan.variables]}
-    shown |= {name: f'"${name}"' for name in filter(is_secret, plan.variables)}
+    for name, value in plan.variables.items():
+        if is_secret(name) or scrub(value) != value:
+            shown[name] = f'"${name}"'
     return " ".join(f"{name}={value}" for name, value in shown.items())
 
 
@@ -166,7 +170,7 @@ def _gunicorn(
 
 def _end(server: subprocess.Popen[bytes]) -> None:
     """Ask once for gunicorn's quick end; what is left of it after a while is killed."""
-    server.send_signal(signal.SIGINT)
+    server.send_signal(signal.SIGQUIT)
     with suppress(subprocess.TimeoutExpired):
         server.wait(QUICK_END)
     with suppress(ProcessLookupError):

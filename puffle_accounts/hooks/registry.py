@@ -123,6 +123,11 @@ class Plugins:
         fields = {field for _, declared in self.declarations for field in declared}
         return tuple(sorted(filter(resources.metadata_key, fields)))
 
+    @property
+    def variables(self) -> list[str]:
+        """The environment variables of their HTTP clients."""
+        return [name for p in self.active for each in p.upstreams() for name in each.variables]
+
     def find(self, name: str) -> Plugin | None:
         """Return the active plugin of this name."""
         return next((plugin for plugin in self.active if plugin.name == name), None)

@@ -20,7 +20,7 @@ from puffle_accounts.hooks.hookspecs import GROUP
 from puffle_accounts.orphans.ledger import MOST_ATTEMPTS
 from puffle_accounts.testing import FakeProvider, account, call, check
 from puffle_accounts.text import MAX_LINE
-from puffle_accounts.upstream import Upstream, basic, in_query, resource
+from puffle_accounts.upstream import Upstream
 
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
 TEMPLATE = ROOT / "examples" / "puffle-example-crm"
@@ -33,9 +33,13 @@ DESCRIBED = {
         f"Upstream.{name}": getattr(Upstream, name)
         for name in ("delete", "post", "put", "patch", "get", "pages")
     },
-    "basic": basic,
-    "in_query": in_query,
-    "resource": resource,
+    **{
+        name: getattr(upstream, name)
+        for name in (
+            *("ClientCredentials", "basic", "in_query"),
+            *("request_id", "resource", "seconds_left"),
+        )
+    },
     **{name: getattr(testing, name) for name in ("account", "call", "check", "holdings")},
     "FakeProvider.answer": FakeProvider.answer,
 }
