@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import requests
@@ -24,6 +24,8 @@ from puffle_accounts.testing import (
     check,
 )
 from puffle_accounts.testing.application import PluginService, undisturbed
+from puffle_accounts.testing.calls import KEY
+from puffle_accounts.upstream import ClientCredentials, Upstream
 
 PLUGIN = """
 from puffle_accounts import hookimpl
@@ -243,10 +245,10 @@ def test_a_teardown_is_at_the_fake_provider_and_what_is_said_is_scrubbed(
     teardown, fake_provider, my_plugin, contact, monkeypatch
 ):
     assert teardown(my_plugin, contact).said == "contact deleted"
-    monkeypatch.setenv("EXAMPLE_API_KEY", "a-key-that-echoes")
-    fake_provider.answer(400, {"code": "a-key-that-echoes"})
-    assert teardown(my_plugin, contact).failure == "Example: contact delete: 400 ***"
-    assert fake_provider.requests[1].headers["Authorization"] == "Bearer a-key-that-echoes"
+    assert fake_provider.requests[0].headers["Authorization"] == f"Bearer {KEY}"
+    monkeypatch.setenv("MY_OWN_API_KEY", "a-key-that-echoes")
+    echo = Plugin(lambda: fail(TeardownFailed("refused: a-key-that-echoes")))
+    assert teardown(echo, contact).failure == "refused: ***"
 
 
 def test_the_service_ends_accounts_with_the_plugin_alone(
@@ -347,3 +349,40 @@ def test_the_proof_of_a_plugin_says_what_is_missing(fake_provider, monkeypatch):
 def test_what_needs_pytest_is_imported_when_it_is_asked_for():
     with pytest.raises(AttributeError, match="no attribute 'PluginConformances'"):
         _ = testing.PluginConformances
+
+
+class TestOAuth(PluginConformance):
+    """A plugin whose client fetches a token first."""
+
+    plugin = SimpleNamespace(
+        RESOURCE_IDS=("metadata.contact",),
+        crm=Upstream(
+            "OAuth",
+            key_variable="OAUTH_CLIENT_SECRET",
+            base_url_variable="OAUTH_BASE_URL",
+            base_url="https://api.example.com",
+            authenticate=ClientCredentials(
+                "OAUTH_CLIENT_ID", "OAUTH_TOKEN_URL", "https://login.example.com/token"
+            ),
+            code="code",
+            is_gone=lambda body: body.get("code") == "not_found",
+        ),
+    )
+    theirs = account(metadata={"contact": "c-1"})
+    not_theirs = account()
+    key_variable = "OAUTH_CLIENT_SECRET"
+    first = (Reply(200, {"access_token": "t-1", "token_type": "Bearer"}),)
+    done = Reply(204)
+    gone = Reply(404, {"code": "not_found"})
+
+    @hookimpl
+    def teardown(account):
+        crm = TestOAuth.plugin.crm
+        removed = crm.delete("contacts", str(account.metadata["contact"]), tried="contact delete")
+        return "contact deleted" if removed else "contact was not there"
+
+    @hookimpl
+    def check():
+        TestOAuth.plugin.crm.get("contacts", tried="credentials check")
+
+    plugin.teardown_account, plugin.check_provider = teardown, check

@@ -54,7 +54,8 @@ class Answers(Case):
         result = self._try(self.done)
         assert result.failure is None
         assert result.said, "say in a few words what was done"
-        assert len(self.provider.requests) == len(self.before) + 1, "`before` and `done`, no more"
+        asked = len(self.first) + len(self.before) + 1
+        assert len(self.provider.requests) == asked, "`first`, `before` and `done`, no more"
 
     def test_what_is_gone_already_is_a_success_that_says_so(self) -> None:
         done = self._try(self.done).said
@@ -98,7 +99,7 @@ class Answers(Case):
 
     @pytest.mark.parametrize("status", REDIRECTS)
     def test_a_redirect_is_permanent_and_not_followed(self, status: int) -> None:
-        self.provider.forget().reply(*self.before).redirect(status)
+        self._begin().redirect(status)
         left_for_good(self._again(), status)
         assert not [sent for sent in self.provider.requests if sent.path == "/elsewhere"]
 

@@ -17,6 +17,7 @@ from puffle_accounts.hooks import hookimpls, registry
 from puffle_accounts.hooks.registry import Plugin, Plugins
 from puffle_accounts.resources import Resource
 from puffle_accounts.text import hide_secrets_of, one_line
+from puffle_accounts.upstream import ClientCredentials
 
 KEY = "k+y/of=the-tests"  # another text in a URL, and nothing that a header could not carry
 NAME = "plugin-under-test"
@@ -115,9 +116,13 @@ def holdings(plugin: Any) -> Iterator[Resource]:
 
 def settings(plugin: Any, url: str, key: str) -> dict[str, str]:
     """Return the variables that point a plugin's clients to a URL, with a key."""
-    clients = Plugin(NAME, "", Bulkhead(CALLS), plugin).upstreams()
-    urls = {client._base_url_variable: url for client in clients}
-    return urls | {client._key_variable: key for client in clients}
+    found: dict[str, str] = {}
+    for client in Plugin(NAME, "", Bulkhead(CALLS), plugin).upstreams():
+        found |= {client._base_url_variable: url, client._key_variable: key}
+        how = client._authenticate
+        if isinstance(how, ClientCredentials):
+            found |= {how.token_url_variable: f"{url}/token", how.client_id_variable: "tests"}
+    return found
 
 
 def alone(plugin: Any) -> Plugins:

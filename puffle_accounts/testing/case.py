@@ -26,6 +26,7 @@ class Case:
     done: Reply
     gone: Reply | tuple[Reply, ...]
 
+    first: tuple[Reply, ...] = ()
     before: tuple[Reply, ...] = ()
     temporary: tuple[Reply, ...] = ()
     permanent: tuple[Reply, ...] = ()
@@ -53,8 +54,12 @@ class Case:
 
     def _try(self, *replies: Reply, of: Account | None = None, seconds: float = 10.0) -> Result:
         """Call the plugin once, with these answers to what it asks after `before`."""
-        self.provider.forget().reply(*self.before, *replies)
+        self._begin().reply(*replies)
         return self._again(seconds, of)
+
+    def _begin(self) -> FakeProvider:
+        """Let the provider answer what is asked before the call that counts."""
+        return self.provider.forget().reply(*self.first, *self.before)
 
     def _again(self, seconds: float = 10.0, of: Account | None = None) -> Result:
         """Call the plugin, with whatever the provider has been told."""

@@ -28,6 +28,7 @@ class PluginConformance(Answers, Connections, Ids, Secrets, Hooks):
 
     And where it applies:
 
+    - `first`: replies to what is asked before anything else, such as for a token.
     - `before`: replies to what is asked before the call that `done` and `gone` answer.
     - `temporary`, `permanent`: more of the provider's own replies, which pass, or do not.
     - `accepted`: what answers `check_provider`; the first of `pages` or `{}` by default.

@@ -12,11 +12,10 @@ class Connections(Case):
 
     @pytest.mark.parametrize("what", ["refuse", "reset", "break_off", "garbage", "hang", "drip"])
     def test_no_answer_is_tried_again(self, what: str) -> None:
-        self.provider.reply(*self.before)
-        getattr(self.provider, what)()
+        getattr(self._begin(), what)()
         left_for_later(self._again(self.patience), what)
 
     def test_an_answer_that_is_cut_short_is_no_proof_that_it_is_gone(self) -> None:
         for gone in (each for each in self._gone if each.raw):
-            self.provider.forget().reply(*self.before).cut(gone.status, gone.body)
+            self._begin().cut(gone.status, gone.body)
             left_for_later(self._again(), gone)

@@ -10,7 +10,7 @@ import pytest
 from puffle_accounts.hooks.hookimpls import CHECK, FIND, verify
 from puffle_accounts.testing.calls import check, holdings
 from puffle_accounts.testing.case import HTML, Case
-from puffle_accounts.testing.provider import Reply
+from puffle_accounts.testing.provider import FakeProvider, Reply
 
 MOST = 10_000  # items, of a list that has no end
 
@@ -20,9 +20,9 @@ class Hooks(Case):
 
     def test_the_list_is_read_to_its_last_page(self) -> None:
         self._require(FIND)
-        self.provider.reply(*self.pages)
+        self._ask().reply(*self.pages)
         assert tuple(found.id for found in holdings(self.plugin)) == self.listed
-        assert len(self.provider.requests) == len(self.pages)
+        assert len(self.provider.requests) == len(self.first) + len(self.pages)
 
     def test_a_list_that_cannot_be_read_to_its_end_is_a_failure(self) -> None:
         self._require(FIND)
@@ -34,12 +34,12 @@ class Hooks(Case):
             Reply(200, {"another": "thing"}),
             Reply(200, b"{"),
         ):
-            self.provider.forget().reply(*first, instead)
+            self._ask().reply(*first, instead)
             self._cannot_be_read(instead)
-        self.provider.forget().reply(*first).cut(last.status, last.body)
+        self._ask().reply(*first).cut(last.status, last.body)
         self._cannot_be_read("a page that is cut short")
         if first:
-            self.provider.forget().reply(first[0])
+            self._ask().reply(first[0])
             self._cannot_be_read("a page that names itself as the next one")
 
     def _cannot_be_read(self, case: object) -> None:
@@ -49,7 +49,7 @@ class Hooks(Case):
 
     def test_the_check_accepts_the_key_and_deletes_nothing(self) -> None:
         self._require(CHECK)
-        self.provider.reply(self._accepted)
+        self._ask().reply(self._accepted)
         assert check(self.plugin) is None
         assert self.provider.requests, "nobody was asked"
         assert "DELETE" not in {sent.method for sent in self.provider.requests}
@@ -57,7 +57,7 @@ class Hooks(Case):
     def test_the_check_tells_a_wrong_key(self) -> None:
         self._require(CHECK)
         for status in (401, 403):
-            self.provider.forget().answer(status)
+            self._ask().answer(status)
             assert check(self.plugin), status
         self.monkeypatch.delenv(self.key_variable)
         assert self.key_variable in (check(self.plugin) or "")
@@ -65,16 +65,20 @@ class Hooks(Case):
     def test_the_check_tells_a_wrong_url(self) -> None:
         self._require(CHECK)
         for reply in (HTML, Reply(404, HTML.body), Reply(404, {"message": "Not Found"})):
-            self.provider.forget().reply(reply)
+            self._ask().reply(reply)
             assert check(self.plugin), reply
-        self.provider.forget().redirect()
+        self._ask().redirect()
         assert check(self.plugin), "a redirect"
 
     @pytest.mark.parametrize("what", ["hang", "drip", "refuse"])
     def test_the_check_tells_a_silent_host(self, what: str) -> None:
         self._require(CHECK)
-        getattr(self.provider, what)()
+        getattr(self._ask(), what)()
         assert check(self.plugin, self.patience), what
+
+    def _ask(self) -> FakeProvider:
+        """Let the provider answer what is asked before anything else."""
+        return self.provider.forget().reply(*self.first)
 
     @property
     def _accepted(self) -> Reply:
