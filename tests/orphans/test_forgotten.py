@@ -118,6 +118,7 @@ def test_a_provider_that_cannot_be_asked_is_named_and_the_others_are_shown(stack
     assert command("find").exit_code == 2, "never like a clean one"
 
 
+@only("sqlite")
 @pytest.mark.parametrize(
     ("does", "traced"), [("1 / 0", True), ("raise SystemExit(3)", True), ("yield 'x'", False)]
 )
@@ -138,9 +139,9 @@ def find_resources():
     {does}
     yield
 """
-    write_distribution(tmp_path, "puffle-crm", source, "crm = puffle_crm")
+    write_distribution(tmp_path, "puffle-faulty", source, "crm = puffle_faulty")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "puffle_crm", raising=False)
+    monkeypatch.delitem(sys.modules, "puffle_faulty", raising=False)
     result = command("find", "--plugin", "crm")
     assert result.exit_code == 2
     assert "crm could not be asked: " in result.stderr
