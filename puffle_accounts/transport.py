@@ -26,6 +26,7 @@ from requests.utils import get_auth_from_url, prepend_scheme_if_needed, select_p
 from urllib3.util.ssltransport import SSLTransport
 
 from puffle_accounts.errors import ConfigError
+from puffle_accounts.telemetry import telemetry
 
 POOL = 512  # idle connections per provider
 CONNECT_SECONDS = 3.05  # for all addresses of a name together, and again for TLS and a proxy
@@ -281,10 +282,27 @@ class Transport:
         Raises:
             NoAnswer: there is none.
         """
-        fields, body = {**self._headers, **headers}, b""
+        url = f"{self._url.scheme}://{_authority(self._url)}{self._url.path.rstrip('/')}{path}"
+        with telemetry.request(method, url, *_address(self._url)) as span:
+            fields = {**self._headers, **headers, **span.headers}
+            answer = self._send(method, path, fields, payload, clock, wanted)
+            telemetry.answered(span, answer.status)
+            return answer
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        fields: Mapping[str, str],
+        payload: Any,
+        clock: Clock,
+        wanted: Wanted,
+    ) -> Answer:
+        body = b""
         if payload is not None:
             body = json.dumps(payload).encode()
-            fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+            about = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+            fields = {**fields, **about}
         request = _head(f"{method} {self._target}{path} HTTP/1.1", fields) + body
         try:
             kept = self._kept()

@@ -18,6 +18,7 @@ from puffle_accounts.database import Database
 from puffle_accounts.database.models import Orphan
 from puffle_accounts.database.postgres import Postgres
 from puffle_accounts.hooks.registry import Plugin
+from puffle_accounts.orphans import origins
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.text import one_line
 
@@ -123,9 +124,10 @@ class Ledger:
         in_order = sorted(failures, key=lambda failure: failure.plugin)
         for failure in in_order:  # the same for all requests: those of one account cannot deadlock
             account, plugin = failure.account, failure.plugin
+            orphan = orphan_id(plugin, account, failure.resource_ids)
             self.database.sql(
                 RECORD,
-                orphan_id(plugin, account, failure.resource_ids),
+                orphan,
                 plugin,
                 account.id,
                 account.user_id,
@@ -137,6 +139,7 @@ class Ledger:
                 clock.stamp(now) if failure.permanent else None,
                 request_id,
             )
+            origins.keep(self.database, orphan)
 
     def adopt(self, plugin: Plugin, account: Account, reason: str) -> None:
         """Make an orphan of what a person has named, due at once, within a transaction."""

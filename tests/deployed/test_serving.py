@@ -65,7 +65,7 @@ HARMLESS = {
     *(
         f"puffle_accounts.{name}"
         for name in (
-            *("serving", "config", "logs", "context", "text", "errors"),
+            *("serving", "instrumented", "config", "logs", "context", "text", "errors"),
             *("account", "resources", "hooks", "hooks.hookspecs"),
         )
     ),
