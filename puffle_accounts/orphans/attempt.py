@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from puffle_accounts import clock, context, teardown
 from puffle_accounts.hooks.registry import Plugins
-from puffle_accounts.orphans import origins
 from puffle_accounts.orphans.ledger import Claimed, Ledger
 from puffle_accounts.orphans.superseded import UNDECIDED, Verdict, look
 from puffle_accounts.teardown import Outcome
@@ -74,8 +73,7 @@ class Retrier:
             "puffle.account.id": orphan.account_id,
             "puffle.account.type": orphan.account.kind if orphan.account else None,
         }
-        origin = origins.of(self.ledger.database, orphan.id)
-        with telemetry.retry(f"retry {orphan.plugin}", about, origin) as span:
+        with telemetry.retry(f"retry {orphan.plugin}", about, orphan.origin) as span:
             attempt = self._call(orphan)
             if attempt and (attempt.hopeless or attempt.failures):
                 span.failed("_OTHER", attempt.hopeless or attempt.failures[-1].failure)

@@ -76,6 +76,7 @@ class Claimed:
     Args:
         account: `None` if the snapshot was written by hand or by another version.
         claimed_at: when the lease began, in seconds of `time.monotonic()`.
+        origin: names the trace of the DELETE that made it, where that was traced.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Claimed:
     request_id: str | None
     leased_until: str
     claimed_at: float
+    origin: str | None = None
 
 
 class Standing(NamedTuple):
@@ -124,14 +126,13 @@ class Ledger:
         in_order = sorted(failures, key=lambda failure: failure.plugin)
         for failure in in_order:  # the same for all requests: those of one account cannot deadlock
             account, plugin = failure.account, failure.plugin
-            orphan = orphan_id(plugin, account, failure.resource_ids)
             self.database.sql(
                 RECORD,
-                orphan,
+                orphan_id(plugin, account, failure.resource_ids),
                 plugin,
                 account.id,
                 account.user_id,
-                account.to_json(),
+                origins.keep(account.to_json()),
                 failure.failure,
                 int(not failure.spared),
                 clock.stamp(now),
@@ -139,7 +140,6 @@ class Ledger:
                 clock.stamp(now) if failure.permanent else None,
                 request_id,
             )
-            origins.keep(self.database, orphan)
 
     def adopt(self, plugin: Plugin, account: Account, reason: str) -> None:
         """Make an orphan of what a person has named, due at once, within a transaction."""
@@ -372,6 +372,7 @@ def _claimed(row: Any, leased_until: str) -> Claimed:
         account_id=str(account_id),
         user_id=str(user_id),
         account=_snapshot(account),
+        origin=origins.of(account),
         attempts=attempts,
         parked=parked_at is not None,
         request_id=request_id,

@@ -1,25 +1,34 @@
 """Which DELETE made an orphan, for a retry's trace to link to.
 
-In `orphans.traceparent`, as the W3C's header has it; no statement is made where nothing traces.
+Kept beside the fields of the snapshot, which every release reads by their names: so a database
+has no column more, and where nothing traces, nothing is written.
 """
 
 from __future__ import annotations
 
-from puffle_accounts.database import Database
+import json
+
 from puffle_accounts.telemetry import telemetry
 
+FIELD = "traceparent"  # as the header of the W3C's Trace Context
 
-def keep(database: Database, orphan_id: str) -> None:
-    """Remember the trace under way as the one that made an orphan, within its transaction."""
+
+def keep(snapshot: str) -> str:
+    """Return a snapshot that names the trace under way, as it is where there is none.
+
+    Args:
+        snapshot: of an account, as JSON.
+    """
     origin = telemetry.origin()
-    if origin:
-        database.sql("UPDATE orphans SET traceparent = ? WHERE id = ?", origin, orphan_id)
+    return f'{snapshot[:-1]}, "{FIELD}": "{origin}"}}' if origin else snapshot
 
 
-def of(database: Database, orphan_id: str) -> str | None:
-    """Return what was remembered, `None` if nothing was."""
-    if not telemetry.traces:
+def of(snapshot: str) -> str | None:
+    """Return what a snapshot names, `None` if it names nothing."""
+    if not telemetry.traces or FIELD not in snapshot:
         return None
-    with database.reading():
-        row = database.sql("SELECT traceparent FROM orphans WHERE id = ?", orphan_id).fetchone()
-    return row[0] if row else None
+    try:
+        origin = json.loads(snapshot).get(FIELD)
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return origin if isinstance(origin, str) else None
