@@ -73,6 +73,9 @@ class Postgres(Pooled, PostgresqlDatabase):
     @property
     def pool(self) -> Pool:
         """The pool of this process, opened when it is first needed: it has threads."""
+        return self._pool or self._open_pool()
+
+    def _open_pool(self) -> Pool:
         from puffle_accounts.database.pool import Pool
 
         with self._opening:
