@@ -43,7 +43,7 @@ class Recorded(Span):
     def __exit__(self, *error: object) -> None:
         context.detach(self._token)
         if error[1] is not None:
-            self.failed(type(error[1]).__name__, error[1])
+            self.failed(_kind(error[1]), error[1])
         self._span.end()
 
     @property
@@ -76,9 +76,13 @@ class Recording(Silent):
     traces = True
 
     def __init__(self) -> None:
-        self._tracer = trace.get_tracer(NAME)
         self._readers: dict[str, Callable[[], Iterable[Reading]]] = {}
-        self._instruments = self._made(metrics.get_meter(NAME))
+        self.tell(trace.get_tracer_provider(), metrics.get_meter_provider())
+
+    def tell(self, traces: trace.TracerProvider, meters: metrics.MeterProvider) -> None:
+        """Let these be told from now on; at first it is those that the process has, or will."""
+        self._tracer = traces.get_tracer(NAME)
+        self._instruments = self._made(meters.get_meter(NAME))
 
     def begin(self, name: str, attributes: Attributes) -> Span:
         return self._begin(name, attributes)
@@ -105,7 +109,8 @@ class Recording(Silent):
 
     def origin(self) -> str | None:
         carrier: dict[str, str] = {}
-        _trace_context.inject(carrier)
+        if trace.get_current_span().get_span_context().trace_flags.sampled:  # else it leads nowhere
+            _trace_context.inject(carrier)
         return carrier.get("traceparent")
 
     def add_ids(self, _: object, __: str, event: Any) -> Any:
@@ -153,6 +158,11 @@ class Recording(Silent):
                 yield Observation(value, _clean(attributes))
 
         return read
+
+
+def _kind(error: object) -> str:
+    names = (of.__name__ for of in type(error).__mro__)
+    return next(name for name in names if not name.startswith("_"))
 
 
 def _clean(attributes: Attributes) -> dict[str, str | int]:
