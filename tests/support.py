@@ -256,7 +256,11 @@ class Stack:
 
 
 class Gunicorn:
-    """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group."""
+    """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group.
+
+    Args:
+        by: the command that starts it, if it is not started by itself.
+    """
 
     def __init__(
         self,
@@ -266,6 +270,7 @@ class Gunicorn:
         python: str | Path = sys.executable,
         folder: Path = ROOT,
         app: str = "wsgi:app",
+        by: tuple[str, ...] = (),
         **environ: str,
     ) -> None:
         self.port = free_port()
@@ -274,7 +279,7 @@ class Gunicorn:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [
-                    *(python, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
+                    *(*by, python, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
                     *("--workers", "1", *arguments, app),
                 ],
                 cwd=folder,
