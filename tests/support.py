@@ -267,7 +267,11 @@ class Stack:
 
 
 class Gunicorn:
-    """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group."""
+    """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group.
+
+    Args:
+        by: the command that starts it, if it is not started by itself.
+    """
 
     def __init__(
         self,
@@ -277,6 +281,7 @@ class Gunicorn:
         python: str | Path = sys.executable,
         folder: Path = ROOT,
         app: str = "wsgi:app",
+        by: tuple[str, ...] = (),
         **environ: str,
     ) -> None:
         self.log = log
@@ -286,7 +291,7 @@ class Gunicorn:
             self.url = "http://{}:{}".format(*self.address)
             self.process = subprocess.Popen(
                 [
-                    *(python, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"),
+                    *(*by, python, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"),
                     *("--workers", "1", *arguments, app),
                 ],
                 cwd=folder,
