@@ -45,6 +45,18 @@ class Pooled:
         """Return the expression for a column as text in lower case."""
         raise NotImplementedError
 
+    def as_text(self, column: str) -> str:
+        """Return the expression for a column that is to be read as text."""
+        raise NotImplementedError
+
+    def exactly(self, column: str) -> str:
+        """Return the expression for a column as text of which every byte is compared."""
+        raise NotImplementedError
+
+    def indexed(self, text: str) -> str:
+        """Return the expression for what an index holds of a text, however long that is."""
+        raise NotImplementedError
+
     def json_text(self, column: str, key: str) -> str:
         """Return the expression for the text of a key at the top of a JSON object.
 

@@ -96,6 +96,15 @@ class Postgres(Pooled, PostgresqlDatabase):
     def folded(self, column: str) -> str:
         return f"lower(CAST({column} AS TEXT))"
 
+    def as_text(self, column: str) -> str:
+        return f"CAST({column} AS TEXT)"  # without what pads a `char(n)`
+
+    def exactly(self, column: str) -> str:
+        return f'CAST({column} AS TEXT) COLLATE "C"'  # `citext` and some collations fold
+
+    def indexed(self, text: str) -> str:
+        return f'hashtextextended({text} COLLATE "C", 0)'  # an index refuses 3 kB of text itself
+
     def json_text(self, column: str, key: str) -> str:
         constant = f"'{key}'" if PLAIN_KEY.fullmatch(key) else _hidden(key)
         return f"puffle_accounts_value(CAST({column} AS TEXT), {constant})"
