@@ -74,7 +74,10 @@ def accounts(database: Database, plugin: Plugin) -> Iterator[Account]:
     after = None
     while True:
         start = "" if after is None else "WHERE a.id > ? "
-        statement = f"SELECT {snapshots.selected(database)} FROM accounts a {start}ORDER BY a.id LIMIT {PAGE}"
+        statement = (
+            f"SELECT {snapshots.selected(database)} FROM accounts a"
+            f" {start}ORDER BY a.id LIMIT {PAGE}"
+        )
         with database.reading():
             rows = database.sql(statement, *([] if after is None else [after])).fetchall()
         for account in map(snapshots.from_row, rows):
