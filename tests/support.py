@@ -36,7 +36,13 @@ from puffle_accounts.orphans.retry import Pass, Scope
 from puffle_accounts.resources import declared
 
 ROOT = Path(__file__).parents[1]
-MIGRATIONS = ("0001_initial", "0002_live_accounts", "0003_verbatim_snapshots", "0004_resource_ids")
+MIGRATIONS = (
+    "0001_initial",
+    "0002_live_accounts",
+    "0003_verbatim_snapshots",
+    "0004_resource_ids",
+    "0005_hashed_ids",
+)
 APPLIED = "".join(f"applied {name}\n" for name in MIGRATIONS)
 COLUMN_OF = {
     "unipile": "provider_account_id",
