@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import traceback
+from base64 import b64encode
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from urllib.parse import quote
@@ -17,7 +18,8 @@ from wire import KEY, Wire, answer, deadline, hear, upstream
 from puffle_accounts import context
 from puffle_accounts.errors import ConfigError, UpstreamFailed
 from puffle_accounts.testing import FakeProvider
-from puffle_accounts.upstream import Upstream, in_query
+from puffle_accounts.transport import Transport
+from puffle_accounts.upstream import Upstream, basic, in_query
 
 GONE = {"code": "not_found"}
 JSON_GONE = json.dumps(GONE).encode()
@@ -461,8 +463,38 @@ def test_a_key_in_the_query_is_in_no_failure_neither_as_it_is_nor_quoted(provide
     told = "".join(traceback.format_exception(type(failed), failed, None)) + repr(vars(failed))
     assert not any(form in told for form in (key, quote(key, safe=""), quote(key)))
     paths = [sent.path for sent in provider.requests]
-    assert paths[0] == f"/things?api_key={quote(key, safe='')}&of=a%26b"
+    assert paths[0] == f"/things?of=a%26b&api_key={quote(key, safe='')}"
     assert paths[1] == f"/things/t-1?api_key={quote(key, safe='')}"
+
+
+def test_who_watches_the_calls_does_not_see_a_key_in_their_query(provider, monkeypatch):
+    def watched(self, *request):
+        seen.append(request)
+        return send(self, *request)
+
+    seen, send = [], Transport.send
+    monkeypatch.setattr(Transport, "send", watched)
+    client = upstream(provider.url, authenticate=in_query("k"))
+    client.delete("things", "t-1", params={"of": "a"}, tried="thing delete")
+    assert provider.requests[0].path == f"/things/t-1?of=a&k={KEY}"
+    assert "/things/t-1?of=a" in repr(seen)
+    assert KEY not in repr(seen)
+
+
+@pytest.mark.parametrize(
+    ("how", "echoed"),
+    [
+        (in_query("api_key"), f"bad/{KEY}"),
+        (basic("us"), KEY),
+        (basic("us"), b64encode(f"us:{KEY}".encode()).decode()),
+        (lambda key: {"Authorization": f"Token {key}-{key}"}, f"{KEY}-{KEY}"),
+    ],
+)
+def test_credentials_that_the_provider_echoes_as_its_code_are_not_told(provider, how, echoed):
+    client = upstream(provider.url, authenticate=how)
+    provider.answer(400, {"code": echoed})
+    client.delete("things", "t-1", tried="thing delete")
+    assert str(failure(client)) == "Example: thing delete: 400"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/p", "http://no..host/p", "http://-.invalid/p"])

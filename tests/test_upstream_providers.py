@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import time
 from base64 import b64encode
+from contextvars import copy_context
+from multiprocessing.pool import ThreadPool
+from urllib.parse import parse_qsl
 
 import pytest
 from wire import KEY, deadline
 
+from puffle_accounts import context
 from puffle_accounts.errors import UpstreamFailed
 from puffle_accounts.testing import FakeProvider
-from puffle_accounts.upstream import Upstream, basic, in_query
+from puffle_accounts.upstream import (
+    ClientCredentials,
+    Upstream,
+    basic,
+    in_query,
+    request_id,
+    seconds_left,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -176,3 +188,201 @@ def test_mailgun_takes_basic_authentication_and_counts_its_pages(fake):
     fake.answer(200, {"items": [{"name": "a.example"}]})
     with deadline(5), pytest.raises(UpstreamFailed, match="the same page again"):
         list(mailgun.pages("v4", "domains", **how))
+
+
+GRAPH_GONE = {"error": {"code": "Request_ResourceNotFound", "message": "does not exist"}}
+
+
+@pytest.fixture
+def entra():
+    """The token endpoint: it gives the tokens token-1 and token-2, in turn."""
+    with FakeProvider() as entra:
+        for number in (1, 2):
+            granted = {
+                "token_type": "Bearer",
+                "expires_in": 3599,
+                "access_token": f"token-{number}",
+            }
+            entra.answer(200, granted)
+        yield entra
+
+
+def graph_client(fake: FakeProvider, entra: FakeProvider, **environ: str) -> Upstream:
+    graph = Upstream(
+        "Graph",
+        key_variable="GRAPH_CLIENT_SECRET",
+        base_url_variable="GRAPH_BASE_URL",
+        base_url="https://graph.microsoft.com/v1.0",
+        authenticate=ClientCredentials(
+            client_id_variable="GRAPH_CLIENT_ID",
+            token_url_variable="GRAPH_TOKEN_URL",
+            token_url="https://login.microsoftonline.com/{GRAPH_TENANT}/oauth2/v2.0/token",
+            scope="https://graph.microsoft.com/.default",
+        ),
+        code="error.code",
+        is_gone=lambda body: body == GRAPH_GONE,
+    )
+    known = {"GRAPH_CLIENT_SECRET": KEY, "GRAPH_BASE_URL": f"{fake.url}/v1.0"}
+    known |= {"GRAPH_CLIENT_ID": "an id", "GRAPH_TOKEN_URL": f"{entra.url}/tenant/token"}
+    graph.configure({**known, **environ})
+    return graph
+
+
+@pytest.fixture
+def graph(fake, entra):
+    return graph_client(fake, entra)
+
+
+def tokens_of(fake: FakeProvider) -> list[str]:
+    return [request.headers["Authorization"] for request in fake.requests]
+
+
+def test_microsoft_graph_wants_a_token_that_is_fetched_first_and_again_once_it_is_refused(
+    graph, fake, entra
+):
+    """learn.microsoft.com: "OAuth 2.0 client credentials flow", "Delete a user", "Paging"."""
+    fake.answer(204).answer(404, GRAPH_GONE)
+    fake.answer(401, {"error": {"code": "InvalidAuthenticationToken"}}).answer(204)
+    user = ("users", "ada@puffle.example")
+    assert graph.delete(*user, tried="user delete") is True
+    assert graph.delete(*user, tried="user delete") is False
+    blocked = {"accountEnabled": False}
+    assert graph.patch(*user, payload=blocked, tried="user block") is True
+    assert tokens_of(fake) == ["Bearer token-1"] * 3 + ["Bearer token-2"]
+    assert [request.body for request in fake.requests[2:]] == [b'{"accountEnabled": false}'] * 2
+    asked = entra.requests[0]
+    assert (asked.method, asked.path) == ("POST", "/tenant/token")
+    assert asked.headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert dict(parse_qsl(asked.body.decode())) == {
+        "grant_type": "client_credentials",
+        "client_id": "an id",
+        "client_secret": KEY,
+        "scope": "https://graph.microsoft.com/.default",
+    }
+
+    link = f"{fake.url}/v1.0/users?$top=999&$skiptoken=RFN%2Babc"
+    fake.answer(200, {"value": [], "@odata.nextLink": link}).answer(200, {"value": [{"id": "7"}]})
+    found = graph.pages(
+        "users",
+        items="value",
+        next_url="@odata.nextLink",
+        limit=999,
+        limit_param="$top",
+        tried="user list",
+    )
+    assert [each["id"] for each in found] == ["7"]
+    assert fake.requests[-1].path == "/v1.0/users?%24top=999&%24skiptoken=RFN%2Babc"
+
+
+def test_a_token_that_is_refused_twice_is_a_refused_key(graph, fake, entra):
+    fake.answer(401, {"error": {"code": "token-2"}})
+    failed = refused(graph.delete, "users", "7")
+    assert str(failed) == "Graph: it: 401 (check GRAPH_CLIENT_SECRET)", "the token is not echoed"
+    assert (failed.status, failed.permanent) == (401, True)
+    assert tokens_of(fake) == ["Bearer token-1", "Bearer token-2"]
+    assert len(entra.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "permanent", "told"),
+    [
+        (401, {"error": "invalid_client"}, True, "401 invalid_client (check GRAPH_CLIENT_ID and"),
+        (400, {"error": "invalid_scope"}, True, "400 invalid_scope"),
+        (400, {"error": "temporarily_unavailable"}, False, "400 temporarily_unavailable"),
+        (404, {}, True, "check GRAPH_TOKEN_URL"),
+        (302, None, True, "redirects are not followed; check GRAPH_TOKEN_URL"),
+        (429, {"error": "slow_down"}, False, "429 slow_down"),
+        (503, None, False, "503"),
+        (200, b"<html>Log in", False, "a web page (check GRAPH_TOKEN_URL)"),
+        (200, {"token_type": "Bearer"}, True, "200"),
+        (200, {"access_token": "a\r\nb"}, True, "200"),
+        (200, {"access_token": None}, True, "200"),
+        (200, b"", False, "200"),
+    ],
+)
+def test_a_token_that_is_not_given_says_why_and_nothing_else_is_asked(
+    fake, status, body, permanent, told
+):
+    with FakeProvider() as entra:
+        entra.answer(status, body, Retry_After="7")
+        failed = refused(graph_client(fake, entra).delete, "users", "7")
+    assert str(failed).startswith("Graph: token for it: ")
+    assert told in str(failed)
+    assert failed.permanent == permanent
+    assert failed.retry_after == (None if "web page" in told else 7)
+    assert KEY not in str(failed)
+    assert fake.requests == []
+
+
+def test_a_token_endpoint_that_hangs_ends_by_the_calls_clock(fake):
+    with FakeProvider() as entra:
+        entra.answer(200, {"access_token": "t1"}, delay=30)
+        graph = graph_client(fake, entra)
+        waiting = ThreadPool(2)
+        started = time.monotonic()
+        with deadline(0.5):
+            carried = copy_context()
+
+            def delete(_):
+                return str(carried.copy().run(refused, graph.delete, "users", "7"))
+
+            told = waiting.map(delete, range(2))
+        assert time.monotonic() - started < 20
+    assert all(
+        re.fullmatch(r"Graph: token for it: (no answer|none) within 0\.\d s", each) for each in told
+    ), told
+
+
+def test_threads_that_need_a_token_at_the_same_time_fetch_one(graph, fake, entra):
+    fake.answer(204)
+    done = ThreadPool(8).map(lambda _: graph.delete("users", "7", tried="it"), range(16))
+    assert done == [True] * 16
+    assert len(entra.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("unset", "missing"),
+    [
+        (("GRAPH_CLIENT_ID",), "GRAPH_CLIENT_ID"),
+        (("GRAPH_TOKEN_URL",), "GRAPH_TENANT"),
+        (("GRAPH_CLIENT_SECRET", "GRAPH_CLIENT_ID"), "GRAPH_CLIENT_SECRET, GRAPH_CLIENT_ID"),
+    ],
+)
+def test_what_a_token_needs_and_is_not_set_is_named(fake, entra, unset, missing):
+    graph = graph_client(fake, entra, **dict.fromkeys(unset, ""))
+    assert graph.missing == missing
+    assert {*unset, *missing.split(", ")} <= set(graph.variables)
+    failed = refused(graph.delete, "users", "7")
+    assert (str(failed), failed.permanent) == (f"Graph: it: {missing} is not set", True)
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["https://elsewhere.example/v1.0/users?a=1", "/v2/users?a=1", "//elsewhere.example/v1.0/"],
+)
+def test_no_key_goes_where_a_link_leads_that_is_not_the_providers(graph, fake, link):
+    fake.answer(200, {"value": [{"id": "7"}], "@odata.nextLink": link})
+    how = {"items": "value", "next_url": "@odata.nextLink", "limit": 9, "tried": "it"}
+    with pytest.raises(UpstreamFailed, match="a link to the next page that leads elsewhere"):
+        list(graph.pages("users", **how))
+    assert len(fake.requests) == 1
+
+
+def test_who_has_a_client_of_their_own_is_told_the_time_that_is_left_and_the_requests_id():
+    assert (seconds_left(), request_id()) == (9.5, None)
+    token = context.request_id.set("req-1")
+    with deadline(4):
+        assert 3 < seconds_left() <= 3.8
+        assert request_id() == "req-1"
+    with deadline(-1):
+        assert seconds_left() == 0
+    context.request_id.reset(token)
+
+
+@pytest.mark.parametrize(
+    "way", [{}, {"cursor": "next"}, {"cursor_param": "at"}, {"offset_param": "o", "next_url": "n"}]
+)
+def test_a_list_without_one_way_to_its_next_page_is_a_mistake_not_a_short_list(graph, fake, way):
+    fake.answer(200, {"value": []})
+    with pytest.raises(TypeError, match="cursor and cursor_param, or offset_param, or next_url"):
+        list(graph.pages("users", items="value", **way, limit=1, tried="user list"))

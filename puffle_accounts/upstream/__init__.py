@@ -17,7 +17,17 @@ How it is sent is in `transport`.
 
 from puffle_accounts.errors import UpstreamFailed
 from puffle_accounts.upstream.client import Upstream
-from puffle_accounts.upstream.credentials import basic, in_query
+from puffle_accounts.upstream.credentials import ClientCredentials, basic, in_query
 from puffle_accounts.upstream.lists import resource
+from puffle_accounts.upstream.session import request_id, seconds_left
 
-__all__ = ["Upstream", "UpstreamFailed", "basic", "in_query", "resource"]
+__all__ = [
+    "ClientCredentials",
+    "Upstream",
+    "UpstreamFailed",
+    "basic",
+    "in_query",
+    "request_id",
+    "resource",
+    "seconds_left",
+]

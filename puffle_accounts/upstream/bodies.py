@@ -55,7 +55,7 @@ def not_the_api(answer: Answer, json_expected: bool) -> str | None:
     """
     if answer.whole and not answer.body:
         return None
-    kind, body = answer.header("content-type"), _decoded(answer, wanted(answer.status)[0])
+    kind, body = answer.header("content-type"), _decoded(answer, MOST_BODY)
     if HTML_TYPE.match(kind) or HTML.match(body or answer.body):
         return "a web page"
     if body and (json_expected or JSON_TYPE.match(kind)) and not _is_json(body, answer.whole):

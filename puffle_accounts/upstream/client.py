@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import string
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-from puffle_accounts import config, context
+from puffle_accounts import config
 from puffle_accounts.errors import UpstreamFailed
-from puffle_accounts.transport import Answer, Clock, NoAnswer, Transport, Wanted
-from puffle_accounts.upstream import bodies, lists
-from puffle_accounts.upstream.credentials import Query
+from puffle_accounts.upstream import addresses, bodies, lists
+from puffle_accounts.upstream.credentials import ClientCredentials, Query
 from puffle_accounts.upstream.judgement import Judge
+from puffle_accounts.upstream.session import Session
+from puffle_accounts.upstream.tokens import from_environ
 
-DEFAULT_SECONDS = 10.0  # where no deadline has been set
-OF_DEADLINE = 0.95  # give up before the core does, to say what it was that took so long
 PATIENCE = (1.0, 5.0, 15.0)  # seconds to wait for a list whose provider says 429, but not when
 LONGEST_WAIT = 60.0
 
@@ -32,6 +30,7 @@ class Upstream:
         base_url: where the API is if that variable is not set; `{VARIABLE}` in it
             stands for the value of another variable.
         authenticate: returns the headers that carry the key; `in_query` and `basic` make one.
+            `ClientCredentials` are for a token that has to be fetched first.
         code: the field of an error's body that holds the provider's short code, by its
             dotted path ("error.code"), or a function that finds it in the body.
         is_gone: whether the body of a 404 or a 410 is the provider's own "there is no
@@ -49,7 +48,7 @@ class Upstream:
         key_variable: str,
         base_url_variable: str,
         base_url: str,
-        authenticate: Callable[[str], Mapping[str, str] | Query],
+        authenticate: Callable[[str], Mapping[str, str] | Query] | ClientCredentials,
         code: str | Callable[[Mapping[str, Any]], Any],
         is_gone: Callable[[Mapping[str, Any]], bool],
         temporary_codes: frozenset[str] = frozenset(),
@@ -71,19 +70,18 @@ class Upstream:
             is_done,
             retry_after,
             temporary_codes,
+            lambda word: self._session.is_secret(word),
         )
-        self._query: Mapping[str, str] = {}
-        self._base_url: str
-        self._transport: Transport
+        self._wanted = self._judge.wanted
+        self._session: Session
         self._configured = False
 
     @property
     def variables(self) -> tuple[str, ...]:
         """The environment variables that it reads."""
-        return (self._key_variable, self._base_url_variable, *self._in_default_base_url())
-
-    def _in_default_base_url(self) -> list[str]:
-        return [v for _, v, *_ in string.Formatter().parse(self._default_base_url) if v]
+        how, own = self._authenticate, (self._key_variable, self._base_url_variable)
+        others = how.variables if isinstance(how, ClientCredentials) else ()
+        return (*own, *addresses.named_in(self._default_base_url), *others)
 
     def configure(self, environ: Mapping[str, str]) -> None:
         """Read the provider's variables; afterwards `missing` names one that is not set.
@@ -94,28 +92,20 @@ class Upstream:
         Raises:
             ConfigError: a value cannot be used.
         """
-        key = config.secret(environ, self._key_variable)
-        needed = {name: config.host(environ, name) for name in self._in_default_base_url()}
-        base_url = config.url(environ, self._base_url_variable)
-        if base_url is None and all(needed.values()):
-            base_url = self._default_base_url.format(**needed)
-        without = [self._key_variable] if not key else []
-        without += [n for n, value in needed.items() if not value] if not base_url else []
-        self.missing = ", ".join(without) or None
-        if key and base_url:
-            self._connect(base_url, key)
+        key = config.secret(environ, self._key_variable) or ""
+        base_url, missing = addresses.address(
+            environ, self._base_url_variable, self._default_base_url
+        )
+        missing = [*([] if key else [self._key_variable]), *missing]
+        how, tokens = self._authenticate, None
+        if isinstance(how, ClientCredentials):
+            tokens, without = from_environ(how, self._judge, environ, key)
+            missing += without
+        self.missing = ", ".join(dict.fromkeys(missing)) or None
+        if not self.missing:
+            given = {} if isinstance(how, ClientCredentials) else how(key)
+            self._session = Session(base_url.rstrip("/"), key, given, tokens, self._judge.failed)
         self._configured = True
-
-    def _connect(self, base_url: str, key: str) -> None:
-        given = self._authenticate(key)
-        headers: Mapping[str, str] = {}
-        if isinstance(given, Query):
-            self._query = given.params
-        else:
-            self._query, headers = {}, given
-        own = {"Accept": "application/json", "User-Agent": "puffle-accounts"}
-        self._base_url = base_url.rstrip("/")
-        self._transport = Transport(base_url, {**own, **headers})
 
     def delete(
         self,
@@ -129,7 +119,7 @@ class Upstream:
         Args:
             segments: of the path below the base URL, each quoted as a whole.
             tried: what this is, for messages ("session revoke").
-            params: the query, each value quoted as a whole.
+            params: the query; each value is quoted as a whole.
             share: part of the time that is left, from 0 to 1.
 
         Raises:
@@ -179,9 +169,9 @@ class Upstream:
         *segments: str,
         items: str | None,
         cursor: str | tuple[str, ...] = (),
-        cursor_param: str = "",
-        offset_param: str = "",
-        next_url: str = "",
+        cursor_param: str | None = None,
+        offset_param: str | None = None,
+        next_url: str | None = None,
         limit: int,
         limit_param: str = "limit",
         params: Mapping[str, str] | None = None,
@@ -207,18 +197,15 @@ class Upstream:
 
         Raises:
             UpstreamFailed: the list could not be read to its end.
+            TypeError: there is no way, or more than one.
         """
         self._be_ready(tried)
         start = lists.Place(
             self._path(segments, tried), {limit_param: str(limit), **(params or {})}
         )
-        if next_url:
-            follow = lists.by_link(next_url, self._base_url)
-        elif offset_param:
-            follow = lists.by_offset(offset_param)
-        else:
-            names = (cursor,) if isinstance(cursor, str) else cursor
-            follow = lists.by_cursor(names, cursor_param)
+        follow = lists.following(
+            cursor, cursor_param, offset_param, next_url, self._session.base_url
+        )
         try:
             yield from lists.read(start, lambda place: self._page(place, tried), items, follow)
         except lists.NoEnd as error:
@@ -235,7 +222,7 @@ class Upstream:
         return self._read_page(place, tried)
 
     def _read_page(self, place: lists.Place, tried: str) -> Any:
-        answer = self._ask("GET", place.path, place.params, tried, bodies.whole_page)
+        answer = self._session.send("GET", place.path, place.params, None, bodies.whole_page, tried)
         self._judge.judge(answer, "GET", tried, bodies.whole_page)
         page = bodies.json_page(answer)
         if not isinstance(page, (dict, list)):
@@ -251,9 +238,10 @@ class Upstream:
         params: Mapping[str, str] | None,
         payload: Any = None,
     ) -> bool:
-        self._be_ready(tried)
-        path, wanted = self._path(segments, tried), self._judge.wanted
-        answer = self._ask(method, path, params, tried, wanted, share, payload)
+        if not self._configured or self.missing:
+            self._be_ready(tried)
+        path, wanted = self._path(segments, tried), self._wanted
+        answer = self._session.send(method, path, params, payload, wanted, tried, share)
         return self._judge.judge(answer, method, tried, wanted)
 
     def _be_ready(self, tried: str) -> None:
@@ -266,36 +254,8 @@ class Upstream:
         try:
             return "".join(f"/{_quoted(segment)}" for segment in segments)
         except ValueError:
-            raise self._no_url(tried) from None
-
-    def _no_url(self, tried: str) -> UpstreamFailed:
-        return self._judge.failed(tried, "an id that cannot be part of a URL", permanent=True)
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str] | None,
-        tried: str,
-        wanted: Wanted,
-        share: float = 1.0,
-        payload: Any = None,
-    ) -> Answer:
-        """Send a request and return whatever is answered."""
-        if params or self._query:
-            try:
-                path += f"?{urlencode({**(params or {}), **self._query})}"
-            except ValueError:
-                raise self._no_url(tried) from None
-        seconds = context.seconds_left(DEFAULT_SECONDS) * OF_DEADLINE * share
-        if seconds <= 0:
-            raise self._judge.failed(tried, "no time was left for it")
-        request_id = context.request_id.get()
-        headers = {"X-Request-ID": request_id} if request_id else {}
-        try:
-            return self._transport.send(method, path, headers, payload, Clock(seconds), wanted)
-        except NoAnswer as error:
-            raise self._judge.failed(tried, str(error)) from None
+            why = "an id that cannot be part of a URL"
+            raise self._judge.failed(tried, why, permanent=True) from None
 
 
 def _quoted(segment: str) -> str:

@@ -6,6 +6,8 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from puffle_accounts.upstream import addresses
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -35,3 +37,29 @@ def basic(user: str) -> Callable[[str], Mapping[str, str]]:
         return {"Authorization": f"Basic {b64encode(f'{user}:{key}'.encode()).decode()}"}
 
     return authenticate
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """An `authenticate` for a token that is fetched first (RFC 6749 §4.4): the key is the secret.
+
+    The token is kept until the provider answers 401, then fetched once more.
+
+    Args:
+        client_id_variable: the environment variable with the client's id.
+        token_url_variable: the environment variable with the URL of the token endpoint.
+        token_url: where that is if the variable is not set; `{VARIABLE}` in it stands for the
+            value of another variable.
+        scope: what the token is for, if the provider wants to know.
+    """
+
+    client_id_variable: str
+    token_url_variable: str
+    token_url: str
+    scope: str | None = None
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that it needs, the key's apart."""
+        named = addresses.named_in(self.token_url)
+        return (self.client_id_variable, self.token_url_variable, *named)

@@ -21,7 +21,13 @@ Field = str | Callable[[Body], Any]
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Knows how one provider says things; the arguments are those of `Upstream`."""
+    """Knows how one provider says things.
+
+    Args:
+        is_secret: whether a word holds credentials, which a provider's code may echo.
+
+    The others are those of `Upstream`.
+    """
 
     name: str
     key_variable: str
@@ -31,6 +37,7 @@ class Judge:
     is_done: Callable[[Body], bool] | None
     retry_after: Field | None
     temporary_codes: frozenset[str]
+    is_secret: Callable[[str], bool]
 
     @property
     def wanted(self) -> Wanted:
@@ -80,7 +87,7 @@ class Judge:
         passing = status in TEMPORARY or status >= 500 or code in self.temporary_codes
         words = [
             str(status),
-            code if CODE.fullmatch(code) else "",
+            code if CODE.fullmatch(code) and not self.is_secret(code) else "",
             "(its body cannot be read)" if undecided else self._hint(status, gone),
         ]
         raise self.failed(

@@ -36,6 +36,26 @@ class Place:
 Follow = Callable[[Place, Any, Items], Place | None]
 
 
+def following(
+    cursor: str | tuple[str, ...],
+    cursor_param: str | None,
+    offset_param: str | None,
+    next_url: str | None,
+    base_url: str,
+) -> Follow:
+    """Return the way to the next page; arguments and errors as for `Upstream.pages`."""
+    names = (cursor,) if isinstance(cursor, str) else cursor
+    ways = [
+        by_cursor(names, cursor_param) if names and cursor_param else None,
+        by_offset(offset_param) if offset_param else None,
+        by_link(next_url, base_url) if next_url else None,
+    ]
+    given = [way for way in ways if way]
+    if len(given) != 1:
+        raise TypeError("a list needs cursor and cursor_param, or offset_param, or next_url")
+    return given[0]
+
+
 def by_cursor(names: Sequence[str], param: str) -> Follow:
     """Return the way by a cursor that a page names in one of these fields."""
 
