@@ -23,7 +23,7 @@ UNKNOWN = "0d9a8a52-7f0c-4f38-9d0a-5f1d7a1c9b3e"
 
 @pytest.fixture(scope="module")
 def instance(tmp_path_factory) -> Iterator[Stack]:
-    """One instance of the service for this file; under gthread a slow client would hold a thread."""
+    """One instance for this file; under gthread a slow client would hold a thread."""
     folder = tmp_path_factory.mktemp("instance")
     with Sandbox() as sandbox:
         stack = Stack(f"sqlite:///{folder / 'test.db'}", sandbox)
@@ -113,11 +113,13 @@ def test_a_client_that_left_before_the_answer_repeats_with_its_key(gateway, inst
 
 @both_gateways
 def test_what_an_instance_was_sent_is_sent_to_no_other(kind, instance, delete, certificate):
-    """The first breaks off in the middle of a request; by default nginx would repeat the DELETE."""
+    """The first breaks off in the middle; by default nginx would repeat the DELETE."""
     account = instance.add_linkedin()
-    with Wire(lambda connection, _: hear(connection)) as breaks_off:
-        with kind([f"127.0.0.1:{breaks_off.port}", instance.address], certificate) as gateway:
-            answers = [delete(gateway, account) for _ in range(2)]
+    with (
+        Wire(lambda connection, _: hear(connection)) as breaks_off,
+        kind([f"127.0.0.1:{breaks_off.port}", instance.address], certificate) as gateway,
+    ):
+        answers = [delete(gateway, account) for _ in range(2)]
     assert sorted(answer.status_code for answer in answers) == [200, 502]
     assert breaks_off.connections == 1
     assert instance.row(account)["status"] == "disconnected", "once"

@@ -1,4 +1,4 @@
-"""A new version under load: nobody is refused and nothing is lost. `pytest -s` shows the figures."""
+"""A restart under load: nobody is refused, nothing is lost. `pytest -s` shows the figures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 from cluster import Load
-from gateways import Caddy, Nginx, needed
+from gateways import Nginx, needed
 from support import Gunicorn, only
+from unit import Unit
 
 ACCOUNTS = int(os.environ.get("ACCOUNTS", "200"))
 SETTINGS = ("--config", "python:puffle_accounts.serving")
@@ -49,17 +50,13 @@ def tell(what: str, load: Load) -> None:
     print(f"\n{what}: {dict(load.statuses)}, {load.longest_pause():.1f} s without a 200 at most")
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(each, marks=needed(each), id=each.program) for each in (Nginx, Caddy)]
-)
+@needed(Nginx)
 @only("postgresql")
-def test_two_instances_restarted_one_after_the_other_refuse_nothing(
-    stack, start, certificate, kind
-):
+def test_two_instances_restarted_one_after_the_other_refuse_nothing(stack, start, certificate):
     accounts = add_accounts(stack)
     servers = [start(), start()]
     ports = [address_of(server) for server in servers]
-    with kind(ports, certificate) as gateway:
+    with Nginx(ports, certificate) as gateway:
         client = SimpleNamespace(url=gateway.url, key=stack.key)
         with Load(client, accounts, clients=4) as load:
             load.wait_for(20)
@@ -68,5 +65,26 @@ def test_two_instances_restarted_one_after_the_other_refuse_nothing(
                 load.wait_for(10)
                 start(port)
                 load.wait_for(10)
-    tell(f"rolling restart behind {kind.program}", load)
+    tell("two instances behind nginx", load)
+    assert load.statuses == {200: ACCOUNTS}
+
+
+@only("postgresql")
+def test_one_instance_whose_port_systemd_holds_restarts_and_refuses_nothing(stack, tmp_path):
+    """No gateway: a request that comes meanwhile waits at the port."""
+    accounts = add_accounts(stack)
+    unit = Unit(tmp_path / "unit", stack.environ)
+    client = SimpleNamespace(url=unit.url, key=stack.key)
+    process = unit.start()
+    try:
+        with Load(client, accounts, clients=4) as load:
+            load.wait_for(20)
+            process.terminate()
+            assert process.wait(timeout=30) == 0
+            process = unit.start()
+            load.wait_for(20)
+    finally:
+        process.kill()
+        unit.stop()
+    tell("one instance behind a socket unit", load)
     assert load.statuses == {200: ACCOUNTS}
