@@ -41,7 +41,7 @@ SCHEMA_OF = """
 SELECT CAST(n.nspname AS TEXT) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass(%s)"""
 NOWHERE = "/nowhere"  # a folder of sockets that is not there
-ADDRESS = {"host", "hostaddr", "port", "user", "password", "dbname"}
+ADDRESS = {"host", "hostaddr", "port", "password", "dbname"}
 HIGHEST_PORT = 65535
 UNKNOWN_PARAMETER = re.compile(r'query parameter: "([A-Za-z_]\w*)"\s*$')
 BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{WAIT}s'"

@@ -70,7 +70,7 @@ def test_a_callers_request_id_is_kept_and_is_in_the_gateways_log(gateway, instan
 
 @both_gateways
 @pytest.mark.parametrize("headers", [{}, {"X_Request_ID": "not one of ours"}], ids=["none", "bad"])
-def test_where_the_caller_has_no_usable_request_id_the_gateways_is_everywhere(
+def test_where_the_caller_has_no_usable_request_id_there_is_one_for_both_logs(
     gateway, delete, headers
 ):
     answer = delete(gateway, UNKNOWN, **headers)
