@@ -266,6 +266,35 @@ def test_two_retry_afters_are_none(provider):
     assert failure_after(sent).retry_after is None
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "seconds"),
+    [
+        (429, {"wait": 7}, {}, 7),
+        (503, {"wait": "2.5"}, {}, 2.5),
+        (429, {"wait": 7}, {"Retry_After": "30"}, 30),
+        (429, {"wait": 7}, {"Retry_After": "soon"}, 7),
+        (429, {}, {"X_RateLimit_Reset": "24"}, 24),
+        (429, {"wait": 7}, {"X_RateLimit_Reset": "24"}, 7),
+        (429, {}, {"X_RateLimit_Reset": "1392815263"}, 0),
+        (429, {}, {"X_RateLimit_Reset": "4102444800"}, None),
+        (429, {}, {"X_RateLimit_Reset": "2100-01-01T00:00:00Z"}, None),
+        (503, {}, {"X_RateLimit_Reset": "24"}, None),
+        (429, {"wait": True}, {}, None),
+        (429, {"wait": -1}, {}, None),
+        (429, b'{"wait": Infinity}', {}, None),
+        (429, b'{"wait": NaN}', {}, None),
+        (429, {"wait": {"seconds": 7}}, {}, None),
+    ],
+)
+def test_how_long_to_wait_is_told_by_the_first_that_says_it(
+    provider, status, body, headers, seconds
+):
+    client = upstream(provider.url, retry_after="wait")
+    provider.answer(status, body, **headers)
+    client.delete("things", "t-1", tried="thing delete")
+    assert failure(client).retry_after == seconds
+
+
 LONG_GONE = json.dumps({"more": "x" * 100_000, **GONE}).encode()
 
 
