@@ -26,6 +26,7 @@ from wire import KEY, Wire, answer, hear, upstream
 from puffle_accounts import Account, TeardownFailed
 from puffle_accounts.telemetry import telemetry
 from puffle_accounts.text import hide_secrets_of
+from puffle_accounts.upstream import in_query
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CALLER = {"traceparent": f"00-{TRACE}-{PARENT}-01", "baggage": "tenant=confidential"}
@@ -161,6 +162,15 @@ def test_no_span_holds_a_key_whatever_a_plugin_does_with_it(live, spans):
 
 
 @on_one_database
+def test_a_key_in_the_query_is_in_no_span_whatever_its_names_are(spans):
+    with Wire(lambda c, _: hear(c) and c.sendall(answer(200))) as wire:
+        client = upstream(wire.url, authenticate=in_query("k"))
+        client.delete("things", "t-1", params={"of": "a"}, tried="thing delete")
+    (span,) = spans().values()
+    assert span.attributes["url.full"] == f"{wire.url}/things/t-1?of=a"
+    assert KEY not in span.to_json()
+
+
 def test_a_plugin_that_hangs_has_a_span_that_ends_at_the_deadline(live, spans):
     released = threading.Event()
     live.service.timeout = 0.2

@@ -229,6 +229,14 @@ def test_an_untidy_success_is_one(sent):
         assert upstream(wire.url).delete("things", "t-1", tried="thing delete") is True
 
 
+@pytest.mark.parametrize("body", [b"", b"OK", b"[]", b"{}"])
+def test_where_the_body_says_whether_it_is_done_one_that_says_nothing_is_no_success(body):
+    with FakeProvider() as provider:
+        client = upstream(provider.answer(200, body).url, is_done=lambda body: "error" not in body)
+        failed = failure(client)
+    assert (failed.status, failed.permanent) == (200, False)
+
+
 @pytest.mark.parametrize("status", [99, 101, 199, 600, 999])
 def test_a_status_that_does_not_exist_is_a_failure_to_be_tried_again(status):
     failed = failure_after(b"HTTP/1.1 %03d x\r\nContent-Length: 0\r\n\r\n" % status)
