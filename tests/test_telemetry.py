@@ -161,7 +161,6 @@ def test_no_span_holds_a_key_whatever_a_plugin_does_with_it(live, spans):
     assert "ValueError: not with *** nor" in told
 
 
-@on_one_database
 def test_a_key_in_the_query_is_in_no_span_whatever_its_names_are(spans):
     with Wire(lambda c, _: hear(c) and c.sendall(answer(200))) as wire:
         client = upstream(wire.url, authenticate=in_query("k"))
@@ -171,6 +170,7 @@ def test_a_key_in_the_query_is_in_no_span_whatever_its_names_are(spans):
     assert KEY not in span.to_json()
 
 
+@on_one_database
 def test_a_plugin_that_hangs_has_a_span_that_ends_at_the_deadline(live, spans):
     released = threading.Event()
     live.service.timeout = 0.2
