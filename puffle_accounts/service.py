@@ -92,6 +92,8 @@ class _Ending:
 
     def tear_down(self) -> list[Outcome]:
         """Call every plugin that the account concerns; return what is left, one per plugin."""
+        if self._found.unreadable:
+            raise self.failed(f"its {self._found.unreadable} cannot be read exactly: correct it")
         account = self._found.account
         concerned = [] if account.is_disconnected else self._service.plugins.concerned(account)
         in_use = self._in_use_by_others(concerned) if self._found.may_share else set()

@@ -14,7 +14,9 @@ from typing import Any
 
 from puffle_accounts import clock, context
 from puffle_accounts.account import Account
-from puffle_accounts.errors import TeardownFailed
+from puffle_accounts.errors import PluginFault, TeardownFailed
+from puffle_accounts.hooks import faults
+from puffle_accounts.hooks.hookimpls import TEARDOWN
 from puffle_accounts.hooks.registry import Implementation
 from puffle_accounts.telemetry import telemetry
 from puffle_accounts.telemetry.silent import Attributes, Span
@@ -127,7 +129,10 @@ class _Call:
             status=getattr(details, "status", None),
             resource_ids=self.implementation.resource_ids,
         )
-        log.warning("teardown.failed", extra=_fields(outcome), exc_info=None if expected else error)
+        if faults.is_fault(error):
+            faults.report(error, TEARDOWN, _fields(outcome))
+        else:
+            log.warning("teardown.failed", extra=_fields(outcome))
         return outcome
 
     def ended(self, outcome: Outcome) -> Outcome:
@@ -163,7 +168,7 @@ def _start(implementation: Implementation, account: Account, deadline: float, do
     try:
         thread.start()
     except RuntimeError as error:  # the machine has no thread left
-        done.put((call, call.failed(error)))
+        done.put((call, call.failed(TeardownFailed(f"{type(error).__name__}: {error}"))))
     return call
 
 
@@ -185,13 +190,13 @@ def _isolated(call: _Call) -> Outcome:
     try:
         said = call.implementation.call(account=call.account)
         if said is not None and not isinstance(said, str):
-            raise TeardownFailed(f"returned {type(said).__name__} instead of None or text")
+            raise PluginFault(f"returned {type(said).__name__} instead of None or text")
     except BaseException as error:  # SystemExit of a plugin included
         try:
             return call.failed(error)
         except BaseException as second:  # even looking at what it raised may raise
             what = f"raised {type(error).__name__}, which raised {type(second).__name__}"
-            return call.failed(TeardownFailed(what))
+            return call.failed(PluginFault(what))
     return call.done(said if said is None else one_line(said))
 
 

@@ -58,6 +58,22 @@ class Pooled:
         """Return the expression for a column as text in lower case."""
         raise NotImplementedError
 
+    def table_exists(self, table_name: Any, schema: str | None = None) -> bool:
+        """Return whether there is a table."""
+        return bool(super().table_exists(table_name, schema))  # type: ignore[misc]
+
+    def as_text(self, column: str) -> str:
+        """Return the expression for a column that is to be read as text."""
+        raise NotImplementedError
+
+    def exactly(self, column: str) -> str:
+        """Return the expression for a column as text of which every byte is compared."""
+        raise NotImplementedError
+
+    def indexed(self, text: str) -> str:
+        """Return the expression for what an index holds of a text, however long that is."""
+        raise NotImplementedError
+
     def json_text(self, column: str, key: str) -> str:
         """Return the expression for the text of a key at the top of a JSON object.
 
@@ -113,6 +129,10 @@ class Pooled:
         """Roll back; where that fails, what counts is the error that made it necessary."""
         with suppress(PeeweeException):
             super().rollback()  # type: ignore[misc]
+
+    def outside_transactions(self) -> AbstractContextManager[None]:
+        """Hold a connection for statements that commit by themselves, and may not be repeated."""
+        return self._telling_its_absence(self._connected_to_write())
 
     @contextmanager
     def _telling_its_absence(self, connected: AbstractContextManager[Any]) -> Iterator[None]:
