@@ -72,6 +72,7 @@ class Retrier:
             "puffle.orphan.attempts": orphan.attempts,
             "puffle.account.id": orphan.account_id,
             "puffle.account.type": orphan.account.kind if orphan.account else None,
+            "puffle.request.id": orphan.request_id,
         }
         with telemetry.retry(f"retry {orphan.plugin}", about, orphan.origin) as span:
             attempt = self._call(orphan)
