@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -14,10 +15,10 @@ import pytest
 from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from orphanage import leave
 from support import only, use, wait_until
@@ -36,10 +37,10 @@ on_one_database = only("sqlite")
 @pytest.fixture(autouse=True)
 def sdk():
     """The real SDK, for the test alone: what a process has set globally, it has for good."""
-    traces, meters = TracerProvider(), MeterProvider([reader := InMemoryMetricReader()])
+    traces, meters = TracerProvider(), MeterProvider()
     traces.add_span_processor(SimpleSpanProcessor(exporter := InMemorySpanExporter()))
     telemetry.tell(traces, meters)
-    yield SimpleNamespace(traces=traces, exporter=exporter, reader=reader)
+    yield SimpleNamespace(traces=traces, meters=meters, exporter=exporter)
     telemetry.tell(trace.get_tracer_provider(), metrics.get_meter_provider())
 
 
@@ -218,6 +219,18 @@ def test_what_a_trace_adds_to_a_snapshot_is_no_part_of_the_account(live, spans):
 
 def fail():
     raise TeardownFailed("left")
+
+
+@on_one_database
+def test_of_a_trace_that_is_not_sampled_only_the_ids_are_passed_on(live, spans, sdk):
+    telemetry.tell(TracerProvider(sampler=ALWAYS_OFF), sdk.meters)
+    heard = []
+    hook, wire = calling(lambda c, _: (heard.append(hear(c).decode()), c.sendall(answer(500))))
+    with wire:
+        failing(live, hook)
+    assert re.search(r"\r\ntraceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-0[02]\r\n", heard[0])
+    [orphan] = live.orphans()
+    assert "traceparent" not in orphan["account"], "a link to it would lead nowhere"
 
 
 @pytest.mark.parametrize(
