@@ -254,6 +254,17 @@ def test_a_retry_that_fails_says_why(live, spans):
     assert spans()["retry unipile"].status.description.startswith("Unipile: session revoke: 5")
 
 
+def test_a_retry_is_the_first_of_a_trace_wherever_it_begins_and_an_error_has_no_secret(spans):
+    hide_secrets_of({"EXAMPLE_API_KEY": KEY})
+    with pytest.raises(ValueError, match="not"), telemetry.begin("outer", {"of": "a\ud800b"}):
+        with telemetry.retry("retry", {}, None):
+            pass
+        raise ValueError(f"not with {KEY}\nnor \ud800")
+    assert spans()["retry"].parent is None
+    assert spans()["outer"].status.description == "not with *** nor"
+    assert spans()["outer"].attributes["of"] == "a b", "it could not be sent, nor all beside it"
+
+
 # The log
 
 
