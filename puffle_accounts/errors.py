@@ -41,20 +41,25 @@ class TeardownFailed(Exception):
         message: what is left and why, for a person; no secret, no response body.
         retry_after: seconds to wait before the next attempt, if the provider said so.
         permanent: trying again is pointless until somebody changes something.
+        status: the provider's HTTP status, if it answered at all. After 401, 402 and 429 the
+            rest of a retry leaves the provider alone.
     """
 
     def __init__(
-        self, message: str, retry_after: float | None = None, permanent: bool = False
+        self,
+        message: str,
+        retry_after: float | None = None,
+        permanent: bool = False,
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.permanent = permanent
+        self.status = status
 
 
 class UpstreamFailed(TeardownFailed):
-    """The provider did not do it; `status` is its HTTP status if it answered at all."""
-
-    status: int | None = None
+    """The provider did not do it: `Upstream` says so."""
 
 
 class PluginFault(TeardownFailed):

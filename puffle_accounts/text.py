@@ -23,6 +23,11 @@ _values: set[str] = set()
 _secrets = re.compile(_ENCODED_KEY)
 
 
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name holds a secret."""
+    return bool(_SECRET_NAME.search(name) and not _PATH_NAME.search(name))
+
+
 def hide_secrets_of(environ: Mapping[str, str]) -> None:
     """Let `scrub` hide the environment's secrets from now on, and no others.
 
@@ -37,8 +42,7 @@ def hide_secrets_of(environ: Mapping[str, str]) -> None:
 def hide(name: str, value: str) -> None:
     """Let `scrub` hide what is secret of a variable, too, from now on."""
     value = value.strip()
-    is_secret = _SECRET_NAME.search(name) and not _PATH_NAME.search(name)
-    found = {value} if is_secret else set(_passwords(value))
+    found = {value} if is_secret(name) else set(_passwords(value))
     new = {each for each in found if len(each) >= SHORTEST_SECRET} - _values
     if new:
         _values.update(new)

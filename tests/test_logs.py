@@ -238,7 +238,7 @@ def test_gunicorns_logs_are_in_the_same_form_and_know_which_request_they_are_of(
     )
     account = stack.add_linkedin()
     assert stack.delete(account, X_Request_ID="r-1").status_code == 200
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
+    with socket.create_connection(server.address) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-ID: r-2\r\n\r\n")
         assert b"r-2" in client.recv(10_000)
         client.sendall(b"not HTTP at all\r\n\r\n")

@@ -49,18 +49,19 @@ def check(service: Service, local: bool = False) -> Iterator[Finding]:
 
 def _database(service: Service) -> Iterator[Finding]:
     try:
-        pending = [name for name, applied in schema.status(service.database) if not applied]
-        if not pending:
+        versions = schema.versions(service.database)
+        if not versions.pending:
             service.database.require_writes()
     except (DatabaseUnavailable, PeeweeException) as error:
         yield Finding(False, "database", one_line(error))
         return
     yield Finding(True, "database", f"answers{service.database.by_way_of}")
-    if pending:
-        hint = "run puffle-accounts db upgrade"
-        yield Finding(False, "schema", f"{counted(len(pending), 'pending migration')}: {hint}")
+    flaws = [versions.said] if versions.pending else list(schema.flaws(service.database))
+    for flaw in flaws:
+        yield Finding(False, "schema", flaw)
+    if flaws:
         return
-    yield Finding(True, "schema", "up to date")
+    yield Finding(True, "schema", versions.said)
     counts = service.ledger.counts()
     yield Finding(True, "orphans", orphans_said(counts), doubtful=bool(counts["old"]))
 
