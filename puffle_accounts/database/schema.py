@@ -112,11 +112,18 @@ def versions(database: Pooled) -> Versions:
 
 
 def flaws(database: Pooled) -> Iterator[str]:
-    """Return why accounts could not be ended in tables that are up to date, a line each."""
-    yield from obstacles.to_serve(database)
-    with database.reading():
-        place.own(database)
-        lacking = indexes.lacking(database)
+    """Return why accounts could not be ended in the tables that are there, a line each."""
+    pending = versions(database).pending
+    if pending:
+        yield versions(database).said
+    yield from obstacles.to_serve(database, is_migrated=not pending)
+    try:
+        with database.reading():
+            place.own(database)
+            lacking = [] if pending else indexes.lacking(database)
+    except SchemaError as error:
+        yield str(error)
+        return
     for name in lacking:
         yield f"the index {name} is missing or was not finished: run puffle-accounts db upgrade"
 

@@ -10,7 +10,7 @@ from puffle_accounts.database.postgres import Postgres
 from puffle_accounts.database.sqlite import Sqlite
 
 
-def to_serve(database: Pooled) -> Iterator[str]:
+def to_serve(database: Pooled, is_migrated: bool) -> Iterator[str]:
     """Return why this role could not end accounts in the tables that are there, a line each."""
     with database.reading():
         if isinstance(database, Sqlite):
@@ -19,7 +19,7 @@ def to_serve(database: Pooled) -> Iterator[str]:
             found = postgres.table(database)
             if found:
                 yield from postgres.obstacles(database, found)
-                yield from rights.lacking(database, found.role)
+                yield from rights.lacking(database, found.role) if is_migrated else ()
 
 
 def to_upgrade(database: Pooled) -> Iterator[str]:
