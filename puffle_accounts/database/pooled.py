@@ -8,7 +8,7 @@ import secrets
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from peewee import PeeweeException
 
@@ -28,6 +28,15 @@ VALUES (?, '', '{nil}', '{nil}', '{{}}', ?, 0, '{then}', '{then}')""".format(
 )
 
 
+class Places(NamedTuple):
+    """How many connections a pool has, may have, and how many wait for one."""
+
+    used: int
+    idle: int
+    most: int
+    waiting: int
+
+
 class Pooled:
     """What both databases offer beside Peewee's own interface.
 
@@ -40,6 +49,10 @@ class Pooled:
     refused = False  # the last write, by a standby, a read-only or a full database
     by_way_of = ""  # what stands between the service and the database, for a person
     LOCK_ROW = ""  # what makes a SELECT within `writing` keep its row from others
+
+    def places(self) -> Places | None:
+        """Return how full the pool is, `None` where there is none yet, or never."""
+        return None
 
     def folded(self, column: str) -> str:
         """Return the expression for a column as text in lower case."""

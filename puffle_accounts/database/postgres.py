@@ -17,7 +17,7 @@ from peewee import (
     PostgresqlDatabase,
 )
 
-from puffle_accounts.database.pooled import PLAIN_KEY, WAIT, Pooled
+from puffle_accounts.database.pooled import PLAIN_KEY, WAIT, Places, Pooled
 from puffle_accounts.errors import ConfigError, DatabaseUnavailable
 from puffle_accounts.text import one_line
 
@@ -76,6 +76,9 @@ class Postgres(Pooled, PostgresqlDatabase):
     @property
     def pool(self) -> Pool:
         """The pool of this process, opened when it is first needed: it has threads."""
+        return self._pool or self._open_pool()
+
+    def _open_pool(self) -> Pool:
         from puffle_accounts.database.pool import Pool
 
         with self._opening:
@@ -95,6 +98,10 @@ class Postgres(Pooled, PostgresqlDatabase):
             if self._pool is not None:
                 self._close_pool()
                 self._pool = None
+
+    def places(self) -> Places | None:
+        pool = self._pool
+        return pool.places() if pool else None
 
     def folded(self, column: str) -> str:
         return f"lower(CAST({column} AS TEXT))"
