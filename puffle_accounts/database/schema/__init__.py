@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 from playhouse.migrations import Migration, Runner
 
-from puffle_accounts.database import indexes, place, upgrading
-from puffle_accounts.database.adoption import obstacles, rehearsal
 from puffle_accounts.database.pooled import Pooled
 from puffle_accounts.database.postgres import Postgres
+from puffle_accounts.database.schema import indexes, obstacles, place, rehearsal, upgrading
 from puffle_accounts.errors import SchemaError
 from puffle_accounts.text import counted
 
-DIRECTORY = Path(__file__).parent / "migrations"
+DIRECTORY = Path(__file__).parents[1] / "migrations"
 
 
 class Versions(NamedTuple):

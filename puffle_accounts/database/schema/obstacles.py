@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from puffle_accounts.database.adoption import postgres, rights, sqlite
 from puffle_accounts.database.pooled import Pooled
 from puffle_accounts.database.postgres import Postgres
+from puffle_accounts.database.schema import postgres, rights, sqlite
 from puffle_accounts.database.sqlite import Sqlite
 
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from peewee import IntegrityError, PeeweeException
 
 from puffle_accounts import clock
-from puffle_accounts.database import upgrading
 from puffle_accounts.database.pooled import Pooled
+from puffle_accounts.database.schema import upgrading
 from puffle_accounts.errors import SchemaError
 from puffle_accounts.text import one_line
 
