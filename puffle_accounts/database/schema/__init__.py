@@ -112,19 +112,24 @@ def versions(database: Pooled) -> Versions:
 
 def flaws(database: Pooled) -> Iterator[str]:
     """Return why accounts could not be ended in the tables that are there, a line each."""
-    pending = versions(database).pending
-    if pending:
-        yield versions(database).said
-    yield from obstacles.to_serve(database, is_migrated=not pending)
+    found = versions(database)
+    if found.pending:
+        yield found.said
+    yield from obstacles.to_serve(database, is_migrated=not found.pending)
+    if not found.pending:
+        yield from _misplaced(database)
+        with database.reading():
+            lacking = indexes.lacking(database)
+        for name in lacking:
+            yield f"the index {name} is missing or not finished: run puffle-accounts db upgrade"
+
+
+def _misplaced(database: Pooled) -> Iterator[str]:
     try:
         with database.reading():
             place.own(database)
-            lacking = [] if pending else indexes.lacking(database)
     except SchemaError as error:
         yield str(error)
-        return
-    for name in lacking:
-        yield f"the index {name} is missing or was not finished: run puffle-accounts db upgrade"
 
 
 def _found(database: Pooled) -> Runner:
