@@ -32,7 +32,7 @@ def rails(id: str = "uuid DEFAULT gen_random_uuid() NOT NULL", status: str = "")
 
 
 def django(id: str = "uuid", json: str = "jsonb", time: str = "timestamp with time zone"):
-    """What `sqlmigrate` of Django 5 says; a `CharField` is never NULL, choices constrain nothing."""
+    """What `sqlmigrate` of Django 5 says; no `CharField` is NULL, choices constrain nothing."""
     ids = ", ".join(f"{name} varchar(254) DEFAULT '' NOT NULL" for name in IDS)
     return [
         f'CREATE TABLE "django_migrations" ("id" integer NOT NULL PRIMARY KEY, "applied" {time})',

@@ -383,6 +383,17 @@ def test_a_table_in_the_schema_that_a_plain_name_means_is_adopted(role, postgres
     assert upgrade(service).stdout == "The tables are up to date.\n"
 
 
+def test_an_empty_table_before_the_one_that_is_meant_is_pointed_out(postgres_url):
+    """As an upgrade of 1.0.0 could leave it."""
+    execute(postgres_url, accounts(), "CREATE SCHEMA puffle", accounts("puffle.accounts"))
+    url = f"{postgres_url}&options=-csearch_path%3Dpuffle,public"
+    assert upgrade(url).stdout == APPLIED
+    [said] = said_by_check(url)
+    assert "puffle.accounts, which is empty and stands before public.accounts" in said
+    insert(url, type="email")
+    assert said_by_check(url) == ["up to date"]
+
+
 def test_where_a_name_is_taken_our_tables_go_into_a_schema_before(postgres_url):
     execute(
         postgres_url,

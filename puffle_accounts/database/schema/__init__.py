@@ -128,8 +128,11 @@ def _misplaced(database: Pooled) -> Iterator[str]:
     try:
         with database.reading():
             place.own(database)
+            hidden = place.hidden(database) if isinstance(database, Postgres) else None
     except SchemaError as error:
-        yield str(error)
+        hidden = str(error)
+    if hidden:
+        yield hidden
 
 
 def _found(database: Pooled) -> Runner:
