@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 import uuid
 from contextlib import closing
 
@@ -12,6 +13,8 @@ from support import APPLIED, invoke, plugin_of
 
 from puffle_accounts import database, hookimpl, live
 from puffle_accounts.account import ID_COLUMNS
+from puffle_accounts.database.pooled import WAIT
+from puffle_accounts.database.schema import rehearsal
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.service import Service
 from puffle_accounts.testing import account
@@ -474,6 +477,18 @@ def test_check_names_each_right_that_a_role_lacks(role, postgres_url):
             "DELETE ON orphans",
         )
     ]
+
+
+def test_rows_that_others_hold_do_not_keep_an_upgrade_waiting(postgres_url):
+    execute(postgres_url, accounts(more=", metadata jsonb"))
+    insert(postgres_url, type="linkedin")
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT * FROM accounts FOR UPDATE")
+        store = database.connect(postgres_url)
+        began = time.monotonic()
+        rehearsal.changes(store)
+        store.close_all()
+    assert time.monotonic() - began < WAIT, "it has not waited for a lock"
 
 
 # Indexes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ def _is_atomic(migration: Migration) -> bool:
 
 
 def _rehearsed(runner: Runner, pending: list[Migration]) -> None:
-    for migration in filter(_is_atomic, pending):
+    for migration in takewhile(_is_atomic, pending):
         runner.up(migration.name)
 
 
@@ -115,8 +116,9 @@ def flaws(database: Pooled) -> Iterator[str]:
     found = versions(database)
     if found.pending:
         yield found.said
-    yield from obstacles.to_serve(database, is_migrated=not found.pending)
-    if not found.pending:
+    standing = list(obstacles.to_serve(database, is_migrated=not found.pending))
+    yield from standing
+    if not found.pending and not standing:
         yield from _misplaced(database)
         with database.reading():
             lacking = indexes.lacking(database)
