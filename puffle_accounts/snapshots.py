@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 from puffle_accounts import clock
@@ -23,7 +24,7 @@ UNCHANGED = (
     " AND email_address IS ? AND agentmail_inbox_id IS ? AND instantly_account_id IS ?"
 )
 DELETE = f"DELETE FROM accounts WHERE {UNCHANGED}"
-DISCONNECT = f"UPDATE accounts SET status = 'disconnected', updated_at = ? WHERE {UNCHANGED}"
+DISCONNECT = f"UPDATE accounts SET status = 'disconnected', updated_at = clock(?) WHERE {UNCHANGED}"
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,7 @@ def delete_unchanged(database: Database, account: Account) -> bool:
 
 def disconnect_unchanged(database: Database, account: Account) -> bool:
     """Soft-delete the row if it is still what the snapshot says; return whether it was."""
-    now = clock.stamp(clock.now())
-    return bool(database.sql(DISCONNECT, now, *_unchanged(account)).rowcount)
+    return bool(database.sql(DISCONNECT, timedelta(), *_unchanged(account)).rowcount)
 
 
 def _unchanged(account: Account) -> tuple[str | None, ...]:

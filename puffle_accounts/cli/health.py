@@ -15,6 +15,7 @@ from puffle_accounts.database import schema
 from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.hooks import registry
 from puffle_accounts.hooks.registry import Plugin
+from puffle_accounts.orphans import standing
 from puffle_accounts.service import Service
 from puffle_accounts.text import counted, one_line
 
@@ -49,7 +50,7 @@ def _database(service: Service) -> Iterator[Finding]:
         yield Finding(False, "schema", f"{counted(len(pending), 'pending migration')}: {hint}")
         return
     yield Finding(True, "schema", "up to date")
-    counts = service.ledger.counts()
+    counts = standing.counts(service.database)
     yield Finding(True, "orphans", orphans_said(counts))
 
 
