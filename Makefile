@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile every module afresh.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test quick lint bench clean
+.PHONY: run test quick lint mutants bench clean
 
 run: $(READY)
 	$(BIN)/puffle-accounts demo
@@ -28,6 +28,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict examples/puffle-smartlead  # against the editable install
+
+# Break each plugin in many ways: the kit and its tests catch them all.
+mutants: $(READY)
+	$(BIN)/python tests/plugins/mutants.py $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet -r bench/requirements.txt

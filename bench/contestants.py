@@ -23,10 +23,12 @@ class Contestant:
     command: str
     cwd: Path = PEERS  # not the root: gunicorn would read the product's gunicorn.conf.py there
     databases: tuple = ("PostgreSQL", "SQLite")
-    floor: bool = False  # not a service: only the scenarios without a provider call suit it
+    floor: bool = False  # not a service
+    calls: bool = True  # the providers, unlike a floor that suits only scenarios without a call
 
     def suits(self, scenario):
-        return scenario.database in self.databases and not (self.floor and scenario.delay)
+        kind = not self.floor or self.calls == bool(scenario.critical_path)
+        return scenario.database in self.databases and kind
 
     def start(self, database, provider, *options, delay, agentmail=None, **variables):
         """This contestant's server, its providers answering after `delay` milliseconds."""
@@ -75,11 +77,20 @@ HELLO = Contestant(
     f"{GUNICORN} --no-control-socket --worker-class gevent hello:app",
     databases=("PostgreSQL",),
     floor=True,
+    calls=False,
 )
 PGBENCH = Contestant(
-    "pgbench", "floor: pgbench, same statements", "", databases=("PostgreSQL",), floor=True
+    "pgbench",
+    "floor: pgbench, same statements",
+    "",
+    databases=("PostgreSQL",),
+    floor=True,
+    calls=False,
 )
-CONTESTANTS = (GEVENT, GTHREAD, PLAIN_FLASK, FASTAPI, FASTIFY, HELLO, PGBENCH)
+FLOOR = Contestant(
+    "floor", "floor: same calls and statements", "", databases=("PostgreSQL",), floor=True
+)
+CONTESTANTS = (GEVENT, GTHREAD, PLAIN_FLASK, FASTAPI, FASTIFY, HELLO, PGBENCH, FLOOR)
 
 
 def available():

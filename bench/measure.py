@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from bench import accounts, processes
-from bench.contestants import PGBENCH
+from bench.contestants import FLOOR, PGBENCH
 
 LOOK = 0.2  # seconds between two looks at the memory
 WARM_UP = 1.0
@@ -18,6 +18,8 @@ def measure(contestant, scenario, database, provider, seconds):
     fill(database, scenario, count)
     if contestant is PGBENCH:
         return {"rate": database.pgbench(scenario.connections, count)}
+    if contestant is FLOOR:
+        return floor(database, scenario, provider, count, seconds)
     agentmail = HANG if scenario.hung else scenario.delay
     options = {"delay": scenario.delay, "agentmail": agentmail}
     with contestant.start(database, provider, **options) as service:
@@ -30,6 +32,26 @@ def fill(database, scenario, count):
     rows = list(accounts.rows(scenario.account, 0, count))
     rows += accounts.rows(accounts.email, count, scenario.hung)
     database.fill(rows)
+
+
+def floor(database, scenario, provider, count, seconds):
+    """The figures of the bare loop, whose own CPU is that of load and server in one."""
+    before = provider.cpu()
+    with processes.load(
+        "bench.floor",
+        key=database.key,
+        database=database.url,
+        provider=provider.port,
+        delay=scenario.delay,
+        connections=scenario.connections,
+        first=0,
+        count=count,
+        seconds=seconds,
+    ) as process:
+        figures = processes.summary(process)
+    used = 1000 * figures.pop("load_cpu") * figures["seconds"] / figures["deletes"]
+    share = (provider.cpu() - before) / figures["seconds"]
+    return figures | {"cpu_per_1000": used, "provider_cpu": share}
 
 
 def beside_hung(load, scenario, seconds):

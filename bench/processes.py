@@ -95,10 +95,10 @@ def provider():
 
 
 @contextmanager
-def load(**options):
-    """The load generator at work; its standard output is its summary."""
+def load(module="bench.load", **options):
+    """The load generator at work, or the floor; its standard output is its summary."""
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    words = [sys.executable, "-m", "bench.load", *words]
+    words = [sys.executable, "-m", module, *words]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()

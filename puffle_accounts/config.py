@@ -9,16 +9,27 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from puffle_accounts.errors import ConfigError
+from puffle_accounts.text import hide
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 SCHEMES = {"sqlite": SQLITE, "postgresql": POSTGRESQL, "postgres": POSTGRESQL}
 LONGEST_TIMEOUT = 3600.0
+PREFIX, FILE = "PUFFLE_", "_FILE"
+VARIABLES = (
+    "DATABASE_URL",
+    "PUFFLE_TEARDOWN_TIMEOUT",
+    "PUFFLE_PLUGIN_CALLS",
+    "PUFFLE_DISABLED_PLUGINS",
+    "PUFFLE_LOG_FORMAT",
+)
+MOST_IN_FILE = 1 << 16  # bytes
 GRACE = 5.0  # seconds beyond the teardown deadline: for the row change and the answer
 
 # What libpq reads after the scheme; a character that ends a part is escaped inside another.
@@ -46,6 +57,13 @@ class Config:
     disabled_plugins: frozenset[str] = frozenset()
     log_format: str = "json"
 
+    @property
+    def database(self) -> str:
+        """Where the tables are, for people: without user, password and parameters."""
+        scheme, _, rest = self.database_url.partition("://")
+        shown = rest if scheme == SQLITE else re.sub(r"^[^/?]*@|\?.*", "", rest)
+        return f"{scheme}://{shown}"
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
         """Read and check every variable but the plugins' own.
@@ -63,8 +81,58 @@ class Config:
 
 
 def text(environ: Mapping[str, str], name: str) -> str | None:
-    """Return a variable without the white space around it, `None` if nothing remains."""
-    return environ.get(name, "").strip() or None
+    """Return a variable without the white space around it, `None` if nothing remains.
+
+    `NAME_FILE` may give the path of a file that holds the value instead.
+
+    Raises:
+        ConfigError: both are given, or the file cannot be read.
+    """
+    value, path = (environ.get(each, "").strip() or None for each in (name, f"{name}{FILE}"))
+    if path is None:
+        return value
+    if value is not None:
+        raise ConfigError(f"{name} and {name}{FILE} are both set; keep one of them")
+    value = _content(f"{name}{FILE}", path)
+    hide(name, value)
+    return value
+
+
+def _content(name: str, path: str) -> str:
+    """Return what a file holds; no message has its path, which may be the secret by mistake."""
+    try:
+        with open(path, "rb") as file:
+            value = file.read(MOST_IN_FILE).decode("utf-8-sig").strip()
+    except OSError as error:
+        raise ConfigError(f"{name} names a file that cannot be read: {error.strerror}") from None
+    except ValueError:
+        value = "\0"
+    if not value or "\0" in value:
+        raise ConfigError(f"{name} names a file that {'is no UTF-8 text' if value else 'is empty'}")
+    return value
+
+
+def unknown(environ: Mapping[str, str], known: Iterable[str]) -> dict[str, str]:
+    """Return each variable that looks like one of ours and is read by nobody, with a hint.
+
+    Args:
+        known: the plugins' own variables.
+    """
+    names = {*VARIABLES, *known}
+    readable = names | {f"{name}{FILE}" for name in names}
+    services = tuple(
+        each.removesuffix("SERVICE_HOST") + part  # by which Kubernetes tells of its services
+        for each in environ
+        if each.endswith("_SERVICE_HOST")
+        for part in ("SERVICE_", "PORT")
+    )
+    ours = [name for name in environ if name.startswith(PREFIX) and name not in readable]
+    return {name: _hint(name, readable) for name in ours if not name.startswith(services)}
+
+
+def _hint(name: str, readable: Iterable[str]) -> str:
+    close = get_close_matches(name, sorted(readable), n=1, cutoff=0.8)
+    return f"nobody reads it; did you mean {close[0]}?" if close else "nobody reads it"
 
 
 def secret(environ: Mapping[str, str], name: str) -> str | None:

@@ -6,6 +6,7 @@
      +-- BrokenPlugin           a plugin cannot be used
      +-- TeardownFailed         something of an account is left at its provider; for plugins
      |    +-- UpstreamFailed    the provider's answer, or its silence, says so
+     |    +-- PluginFault       a plugin gave what its hook may not give
      +-- DatabaseUnavailable    the database did not answer, takes no writes, or has no tables
      +-- DeleteFailed           the account's row could not be changed, and is still there
      +-- ResourceInUse          a live account uses what somebody wants to have torn down
@@ -40,20 +41,29 @@ class TeardownFailed(Exception):
         message: what is left and why, for a person; no secret, no response body.
         retry_after: seconds to wait before the next attempt, if the provider said so.
         permanent: trying again is pointless until somebody changes something.
+        status: the provider's HTTP status, if it answered at all. After 401, 402 and 429 the
+            rest of a retry leaves the provider alone.
     """
 
     def __init__(
-        self, message: str, retry_after: float | None = None, permanent: bool = False
+        self,
+        message: str,
+        retry_after: float | None = None,
+        permanent: bool = False,
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.permanent = permanent
+        self.status = status
 
 
 class UpstreamFailed(TeardownFailed):
-    """The provider did not do it; `status` is its HTTP status if it answered at all."""
+    """The provider did not do it: `Upstream` says so."""
 
-    status: int | None = None
+
+class PluginFault(TeardownFailed):
+    """A plugin gave what its hook may not give; the message says what."""
 
 
 class DatabaseUnavailable(Exception):

@@ -9,6 +9,7 @@ For the same reason there is no preload. Every name here that gunicorn knows is 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,11 +19,15 @@ from typing import Any, NoReturn
 
 from gunicorn.glogging import Logger as GunicornLogger
 
+from puffle_accounts import instrumented
 from puffle_accounts.config import GRACE, Config, count, log_format, text
 from puffle_accounts.errors import ConfigError
 from puffle_accounts.logs import formatter
+from puffle_accounts.text import hide_secrets_of
 
 APP_LOAD_ERROR = 4  # the exit status by which gunicorn says that the application cannot be loaded
+HIGHEST_PORT = 65535
+ONE_AT_A_TIME = "while it waits for a provider, a worker answers nobody else; use gevent or threads"
 REHEARSAL = "import logging; logging.disable(); import puffle_accounts.wsgi"
 
 
@@ -31,6 +36,7 @@ class Logger(GunicornLogger):
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
+        hide_secrets_of(os.environ)
         ours = formatter(log_format(os.environ))
         for handler in (*self.error_log.handlers, *self.access_log.handlers):
             handler.setFormatter(ours)
@@ -43,6 +49,7 @@ def on_starting(server: Any) -> None:
         SystemExit: they contradict each other.
     """
     settings, ours = server.cfg, _read_environment()
+    _refuse_unusable_port(settings)
     if settings.graceful_timeout <= ours.teardown_timeout:
         _refuse(
             f"graceful_timeout ({settings.graceful_timeout} s) must exceed"
@@ -57,15 +64,38 @@ def on_starting(server: Any) -> None:
                 "PUFFLE_PLUGIN_CALLS should be below the number of threads,"
                 " or a hung provider takes them all"
             )
+    if _at_a_time(settings) == 1:
+        fields = {"worker_class": settings.worker_class_str, "reason": ONE_AT_A_TIME}
+        server.log.warning("service.one_at_a_time", extra=fields)
+    server.handle_int = server.handle_term  # what is under way is finished, as for SIGTERM
 
 
 def post_worker_init(worker: Any) -> None:
-    """Say once, at the start, that the database is away, if it is; nobody waits for that."""
-    from puffle_accounts.database import report_absence  # in the worker, patched by now
-
+    """Say once, at the start, what it is, and that the database is away, if it is."""
+    signal.signal(signal.SIGINT, worker.handle_exit)  # a terminal's Ctrl-C goes to all processes
     if worker.age == 1:
-        store = worker.wsgi.extensions["puffle_accounts"].database
-        threading.Thread(target=report_absence, args=(store,), daemon=True).start()
+        from puffle_accounts import database, start  # in the worker, patched by now
+
+        service = worker.wsgi.extensions["puffle_accounts"]
+        start.report(os.environ, service.plugins, worker.cfg.worker_class_str)
+        looks = threading.Thread(
+            target=database.report_absence, args=(service.database,), daemon=True
+        )
+        looks.start()  # nobody waits for that
+
+
+def _at_a_time(settings: Any) -> int:
+    """Return how many requests a worker serves at a time, at most."""
+    if settings.worker_class_str == "sync":
+        return 1
+    most: int = settings.worker_connections
+    return min(most, settings.threads) if settings.worker_class_str == "gthread" else most
+
+
+def _refuse_unusable_port(settings: Any) -> None:
+    for address in settings.address:
+        if isinstance(address, tuple) and not 0 <= address[1] <= HIGHEST_PORT:
+            _refuse(f"the port in --bind or PORT must be at most {HIGHEST_PORT}")
 
 
 def _read_environment() -> Config:
@@ -81,8 +111,13 @@ def _rehearse() -> None:
     Plugins read their own variables, and the master must not import them; each worker would say
     the same again, in the middle of gunicorn's own lines.
     """
-    command = (sys.executable, "-c", REHEARSAL)
-    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    ended = subprocess.run(
+        (sys.executable, "-c", REHEARSAL),
+        env=instrumented.without(os.environ),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if ended.returncode == APP_LOAD_ERROR:
         sys.stderr.write(ended.stderr)
         sys.exit(APP_LOAD_ERROR)
@@ -130,4 +165,5 @@ secure_scheme_headers: dict[str, str] = {}
 
 logger_class = Logger
 
+instrumented.leave_to_workers()
 _rehearse()

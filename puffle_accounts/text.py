@@ -2,34 +2,79 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from puffle_accounts.disguises import in_base64, pattern
 
 MAX_LINE = 500
 SHORTEST_SECRET = 6  # anything shorter would blacken innocent words
 
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
-_ALWAYS = r"pk_live_[\w-]+|(?<=://)[^/\s\"']+(?=@)|(?i:(?<=bearer ))[^\s\"',]+"
-_secrets = re.compile(_ALWAYS)
+_PATH_NAME = re.compile(r"_(FILE|PATH|DIR)$", re.IGNORECASE)  # where something is, not what
+_ALWAYS = re.compile(
+    r"pk_live_[\w-]+|(?<=://)[^/\s\"']+(?=@)|(?<=bearer )[^\s\"',]+", re.IGNORECASE
+)
+_ENCODED_KEY = "|".join(rf"{start}[\w+/=-]*" for start in in_base64("pk_live_"))
+
+_values: set[str] = set()
+_secrets = re.compile(_ENCODED_KEY)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name holds a secret."""
+    return bool(_SECRET_NAME.search(name) and not _PATH_NAME.search(name))
 
 
 def hide_secrets_of(environ: Mapping[str, str]) -> None:
-    """Let `scrub` hide the values of the environment's secret variables from now on."""
+    """Let `scrub` hide the environment's secrets from now on, and no others.
+
+    They are the values of variables that are called so, and the passwords in any URL.
+    """
+    _values.clear()
+    for name, value in environ.items():
+        hide(name, value)
+    _compile()
+
+
+def hide(name: str, value: str) -> None:
+    """Let `scrub` hide what is secret of a variable, too, from now on."""
+    value = value.strip()
+    found = {value} if is_secret(name) else set(_passwords(value))
+    new = {each for each in found if len(each) >= SHORTEST_SECRET} - _values
+    if new:
+        _values.update(new)
+        _compile()
+
+
+def _compile() -> None:
     global _secrets  # compiled once: reading the environment for every line costs too much
-    values = {
-        value.strip()
-        for name, value in environ.items()
-        if _SECRET_NAME.search(name) and len(value.strip()) >= SHORTEST_SECRET
-    }
-    values |= {json.dumps(value)[1:-1] for value in values}  # as a JSON line holds it
-    longest_first = sorted(values, key=len, reverse=True)
-    _secrets = re.compile("|".join([*map(re.escape, longest_first), _ALWAYS]))
+    longest_first = sorted(_values, key=len, reverse=True)
+    _secrets = re.compile("|".join([*map(pattern, longest_first), _ENCODED_KEY]))
+
+
+def _passwords(value: str) -> Iterator[str]:
+    """Return the passwords in a URL; a word that also stands elsewhere in it is no secret."""
+    with suppress(ValueError):
+        url = urlsplit(value)
+        given = [
+            url.password or "",
+            *(v for n, v in parse_qsl(url.query) if _SECRET_NAME.search(n)),
+        ]
+        for each in filter(None, map(unquote, given)):
+            if value.count(each) <= 1:
+                yield each
 
 
 def scrub(text: str) -> str:
     """Return `text` with API keys, configured secrets and passwords in URLs hidden."""
-    return _secrets.sub("***", text)
+    text = _secrets.sub("***", text)
+    lower = text.lower()
+    if "://" in lower or "pk_live_" in lower or "bearer " in lower:  # rare, and slow to look for
+        text = _ALWAYS.sub("***", text)
+    return text
 
 
 def counted(number: int, noun: str) -> str:

@@ -7,7 +7,6 @@ for one: a kept-alive connection that turns out to have been closed is replaced.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import ssl
@@ -26,6 +25,7 @@ from requests.utils import get_auth_from_url, prepend_scheme_if_needed, select_p
 from urllib3.util.ssltransport import SSLTransport
 
 from puffle_accounts.errors import ConfigError
+from puffle_accounts.telemetry import telemetry
 
 POOL = 512  # idle connections per provider
 CONNECT_SECONDS = 3.05  # for all addresses of a name together, and again for TLS and a proxy
@@ -33,6 +33,8 @@ MOST_HEAD = 65536  # bytes, interim answers included
 CHUNK = 16384  # bytes; as much as TLS hands over at once
 
 PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+
+WITH_BODY = frozenset({"PATCH", "POST", "PUT"})  # some servers ask for its length: RFC 9110 §8.6
 
 Wanted = Callable[[int], tuple[int, float]]
 
@@ -233,15 +235,17 @@ class Transport:
     Args:
         base_url: with a path or without.
         headers: of every request.
+        query: of every request, quoted; it may hold a key, so it is told to nobody else.
 
     Raises:
         ConfigError: a proxy or a CA bundle of the environment cannot be used.
     """
 
-    def __init__(self, base_url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, base_url: str, headers: Mapping[str, str], query: str = "") -> None:
         url = urlsplit(requests.Request("GET", base_url).prepare().url or "")
         settings = requests.Session().merge_environment_settings(base_url, {}, True, None, None)
         self._url = url
+        self._query = query
         self._proxy = _proxy(select_proxy(base_url, settings["proxies"]))
         asked = HTTPAdapter().proxy_headers(self._proxy.geturl()) if self._proxy else {}
         self._tunnel: bytes | None = None
@@ -264,16 +268,16 @@ class Transport:
         method: str,
         path: str,
         headers: Mapping[str, str],
-        payload: Any,
+        body: bytes | None,
         clock: Clock,
         wanted: Wanted,
     ) -> Answer:
         """Send a request and return its answer.
 
         Args:
-            path: below the base URL, quoted, beginning with a slash.
+            path: below the base URL, quoted, beginning with a slash, and its own query.
             headers: of this request alone.
-            payload: sent as JSON unless it is `None`.
+            body: `None` if the request has none.
             clock: for all of it.
             wanted: given the status, returns how many bytes of the body are of interest and how
                 many seconds they may take.
@@ -281,10 +285,26 @@ class Transport:
         Raises:
             NoAnswer: there is none.
         """
-        fields, body = {**self._headers, **headers}, b""
-        if payload is not None:
-            body = json.dumps(payload).encode()
-            fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        url = f"{self._url.scheme}://{_authority(self._url)}{self._url.path.rstrip('/')}{path}"
+        with telemetry.request(method, url, *_address(self._url)) as span:
+            fields = {**self._headers, **headers, **span.headers}
+            if body is not None or method in WITH_BODY:
+                fields["Content-Length"] = str(len(body or b""))
+            answer = self._send(method, path, fields, body or b"", clock, wanted)
+            telemetry.answered(span, answer.status)
+            return answer
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        fields: Mapping[str, str],
+        body: bytes,
+        clock: Clock,
+        wanted: Wanted,
+    ) -> Answer:
+        if self._query:
+            path += f"{'&' if '?' in path else '?'}{self._query}"
         request = _head(f"{method} {self._target}{path} HTTP/1.1", fields) + body
         try:
             kept = self._kept()
@@ -318,6 +338,7 @@ class Transport:
         return None
 
     def _connect(self, clock: Clock) -> _Connection:
+        clock.left()  # if it is over, it is not the connecting that took so long
         step = clock.at_most(CONNECT_SECONDS)
         try:
             connection = _Connection(self._dial(step))

@@ -39,6 +39,10 @@ class Node:
     def host(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def socket(self) -> Path:
+        return self.folder.parent / f".s.PGSQL.{self.port}"
+
     def start(self) -> Node:
         settings = {**SETTINGS, "port": self.port, "unix_socket_directories": self.folder.parent}
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
@@ -69,6 +73,11 @@ class Node:
     def set(self, name: str, value: str) -> None:
         self.sql(f"ALTER SYSTEM SET {name} = '{value}'")
         self.sql("SELECT pg_reload_conf()")
+
+    def stop_receiving(self) -> None:
+        """Stay behind what the primary does from now on."""
+        self.set("primary_conninfo", "")
+        wait_until(lambda: not self.sql("SELECT 1 FROM pg_stat_wal_receiver"))
 
     def promote(self) -> None:
         self.programs.run("pg_ctl", "promote", "-w", "-D", self.folder)

@@ -77,10 +77,10 @@ def _found() -> Path:
 class PostgresServer:
     """A server that listens on a socket in a folder of its own; it may be stopped and started."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._programs = Programs(folder)
-        self._programs.run(
+    def __init__(self, folder: Path, settings: str = SETTINGS) -> None:
+        self._folder, self._settings = folder, settings
+        self.programs = Programs(folder)
+        self.programs.run(
             *("initdb", "--auth=trust", "--encoding=utf8", "--no-locale", "--no-sync"),
             *("--username=postgres", f"--pgdata={folder / 'data'}"),
         )
@@ -91,7 +91,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, and wait until it takes connections."""
-        self._control("start", "-o", f"-h '' -k {self._folder} {SETTINGS}")
+        self._control("start", "-o", f"-h '' -k {self._folder} {self._settings}")
 
     def stop(self) -> None:
         """End every session and stop; do nothing if it has been stopped."""
@@ -100,15 +100,15 @@ class PostgresServer:
 
     def _control(self, *arguments: str) -> None:
         data, log = self._folder / "data", self._folder / "log"
-        self._programs.run("pg_ctl", *arguments, "--wait", f"--pgdata={data}", f"--log={log}")
+        self.programs.run("pg_ctl", *arguments, "--wait", f"--pgdata={data}", f"--log={log}")
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(settings: str = SETTINGS) -> Iterator[PostgresServer]:
     """A real PostgreSQL server; not below pytest's own directory, which for root is closed to
     others, and to the user that the server then runs as, whenever another pytest starts."""
     with tempfile.TemporaryDirectory(prefix="puffle-pg-") as folder:
-        server = PostgresServer(Path(folder))
+        server = PostgresServer(Path(folder), settings)
         server.start()
         try:
             yield server

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,7 +38,13 @@ from puffle_accounts.orphans.retry import Pass, Scope
 from puffle_accounts.resources import declared
 
 ROOT = Path(__file__).parents[1]
-MIGRATIONS = ("0001_initial", "0002_live_accounts", "0003_verbatim_snapshots", "0004_resource_ids")
+MIGRATIONS = (
+    "0001_initial",
+    "0002_live_accounts",
+    "0003_verbatim_snapshots",
+    "0004_resource_ids",
+    "0005_hashed_ids",
+)
 APPLIED = "".join(f"applied {name}\n" for name in MIGRATIONS)
 COLUMN_OF = {
     "unipile": "provider_account_id",
@@ -151,6 +157,17 @@ def wait_until(condition, seconds=20.0):
     return answer
 
 
+def wait_until_listening(host: str, port: int) -> None:
+    """Wait until somebody takes connections there."""
+
+    def answers() -> bool:
+        with suppress(OSError), socket.create_connection((host, port), 1):
+            return True
+        return False
+
+    wait_until(answers)
+
+
 class Stack:
     """A migrated database with one user, the sandbox, and a URL to send DELETEs to."""
 
@@ -256,7 +273,11 @@ class Stack:
 
 
 class Gunicorn:
-    """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group."""
+    """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group.
+
+    Args:
+        by: the command that starts it, if it is not started by itself.
+    """
 
     def __init__(
         self,
@@ -266,21 +287,24 @@ class Gunicorn:
         python: str | Path = sys.executable,
         folder: Path = ROOT,
         app: str = "wsgi:app",
+        by: tuple[str, ...] = (),
         **environ: str,
     ) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        with log.open("ab") as output:
+        # Bound here: a port that is merely free may be another's by the time that gunicorn binds.
+        with socket.create_server(("127.0.0.1", 0)) as listener, log.open("ab") as output:
+            self.address = listener.getsockname()
+            self.url = "http://{}:{}".format(*self.address)
             self.process = subprocess.Popen(
                 [
-                    *(python, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
+                    *(*by, python, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"),
                     *("--workers", "1", *arguments, app),
                 ],
                 cwd=folder,
                 env=stack.process_environ(**environ),
                 stdout=output,
                 stderr=output,
+                pass_fds=[listener.fileno()],
                 start_new_session=True,
             )
         stack.url = self.url

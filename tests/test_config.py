@@ -6,14 +6,17 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from importlib.metadata import version
 
 import pytest
-from support import only, run, wait_until
+from gunicorn import config as gunicorn_config
+from support import ROOT, only, run, wait_until
 
-from puffle_accounts import database
+from puffle_accounts import database, text
 from puffle_accounts.app import create_app
-from puffle_accounts.config import Config
+from puffle_accounts.config import Config, unknown
 from puffle_accounts.errors import ConfigError
+from puffle_accounts.upstream import Upstream
 
 REFUSED = {
     "DATABASE_URL": [
@@ -209,11 +212,12 @@ DOORS = {
         ("DATABASE_URL", "sqlite:////no/such/folder/x.db"),
         ("PUFFLE_TEARDOWN_TIMEOUT", "abc"),
         ("INSTANTLY_API_KEY", "hun\nter2"),
+        ("INSTANTLY_API_KEY_FILE", "/hunter2"),
     ],
 )
 def test_every_start_ends_with_exactly_one_line_about_an_unusable_value(door, variable, value):
     ended = run(*DOORS[door], **{variable: value})
-    assert ended.returncode not in (0, -9)
+    assert ended.returncode == 4
     [line] = (ended.stdout + ended.stderr).splitlines()
     assert variable in line
     assert "ter2" not in line
@@ -223,10 +227,192 @@ def test_every_start_ends_with_exactly_one_line_about_an_unusable_value(door, va
 def test_postgresql_without_its_driver_is_one_line_that_says_what_to_install(door, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['psycopg'] = None")
     ended = run(*DOORS[door], DATABASE_URL="postgresql://h/db", PYTHONPATH=str(tmp_path))
-    assert ended.returncode != 0
+    assert ended.returncode == 4
     [line] = (ended.stdout + ended.stderr).splitlines()
     assert "DATABASE_URL" in line
     assert "pip install '.[postgres]'" in line
+
+
+# Files
+
+
+UNREADABLE = {
+    "is not there": lambda path: None,
+    "is a folder": lambda path: path.mkdir(),
+    "is empty": lambda path: path.write_text(" \n"),
+    "is no text": lambda path: path.write_bytes(b"hunter2\xff"),
+    "has a NUL": lambda path: path.write_bytes(b"hunter2\0"),
+    "has one in its way": lambda path: path.symlink_to(path),
+}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "attribute", "meant"),
+    [
+        ("DATABASE_URL", "postgresql://u:p%40@h/db", "database_url", "postgresql://u:p%40@h/db"),
+        ("PUFFLE_TEARDOWN_TIMEOUT", "2.5", "teardown_timeout", 2.5),
+        ("PUFFLE_PLUGIN_CALLS", "7", "plugin_calls", 7),
+        ("PUFFLE_DISABLED_PLUGINS", "unipile", "disabled_plugins", {"unipile"}),
+        ("PUFFLE_LOG_FORMAT", "text", "log_format", "text"),
+    ],
+)
+@pytest.mark.parametrize("around", ["{}", " \t{}\r\n", "\ufeff{}\n"])
+def test_a_file_may_hold_the_value(tmp_path, variable, value, attribute, meant, around):
+    file = tmp_path / "value"
+    file.write_text(around.format(value), encoding="utf-8")
+    environ = {f"{variable}_FILE": f" {file} ", variable: " "}
+    assert getattr(Config.from_environ(environ), attribute) == meant
+
+
+def test_every_variable_of_a_plugin_may_be_in_a_file_and_the_key_is_hidden(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "_values", set())
+    monkeypatch.setattr(text, "_secrets", text._secrets)
+    crm = Upstream(
+        "CRM",
+        key_variable="CRM_API_KEY",
+        base_url_variable="CRM_URL",
+        base_url="https://{CRM_HOST}/v1",
+        authenticate=lambda key: keys.append(key) or {},
+        code="code",
+        is_gone=bool,
+    )
+    keys, environ = [], {}
+    for name, value in {"CRM_API_KEY": "k-0123456789", "CRM_HOST": "crm.example"}.items():
+        (tmp_path / name).write_text(f"{value}\n")
+        environ[f"{name}_FILE"] = str(tmp_path / name)
+    crm.configure(environ)
+    assert (crm.missing, keys) == (None, ["k-0123456789"])
+    assert text.scrub("the key k-0123456789") == "the key ***"
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "PUFFLE_LOG_FORMAT", "UNIPILE_API_KEY"])
+def test_a_file_that_cannot_be_read_is_one_line_with_the_variable(tmp_path, variable, what):
+    UNREADABLE[what](tmp_path / "hunter2")
+    with pytest.raises(ConfigError, match=rf"^{variable}_FILE names a file that .") as refused:
+        create_app({f"{variable}_FILE": str(tmp_path / "hunter2")})
+    assert str(refused.value).isprintable()
+    assert "hunter2" not in str(refused.value), "neither what it holds nor what may be the value"
+
+
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "PUFFLE_TEARDOWN_TIMEOUT", "UNIPILE_DSN"])
+def test_a_value_and_a_file_at_once_are_refused(tmp_path, variable):
+    (tmp_path / "value").write_text("1")
+    with pytest.raises(ConfigError, match=f"^{variable} and {variable}_FILE are both set"):
+        create_app({variable: "1", f"{variable}_FILE": str(tmp_path / "value")})
+
+
+def test_files_that_others_read_are_none_of_ours(tmp_path):
+    others = {"SSL_CERT_FILE": "/nowhere", "POSTGRES_PASSWORD_FILE": "/nowhere", "KEY_FILE": "/x"}
+    assert create_app({"DATABASE_URL": f"sqlite:///{tmp_path / 'x.db'}", **others})
+
+
+@only("sqlite")
+def test_everything_may_be_in_files_and_a_start_is_one_line_that_says_what_it_is(
+    stack, gunicorn, tmp_path
+):
+    files = {}
+    for name, value in stack.environ.items():
+        (tmp_path / name).write_text(f"{value}\n")
+        files |= {name: "", f"{name}_FILE": str(tmp_path / name)}
+    server = gunicorn("--workers", "2", "--worker-class", "gthread", "--threads", "8", **files)
+    assert stack.delete(stack.add_email()).headers["Teardown-Status"] == "complete"
+    checked = stack.command("check", **files)
+    assert (checked.returncode, checked.stdout.count("credentials accepted")) == (0, 3)
+    server.stop()
+    [started] = [line for line in server.lines() if line["event"] == "service.started"]
+    assert (started["level"], started["version"]) == ("info", version("puffle-accounts"))
+    assert started["database"] == stack.database_url
+    assert started["plugins"] == ["agentmail", "instantly", "unipile"]
+    assert started["worker_class"] == "gthread"
+    assert [line for line in server.lines() if line["level"] == "warning"] == []
+
+
+# What a start says
+
+
+def test_a_variable_that_looks_like_ours_and_is_read_by_nobody_is_warned_of(events, tmp_path):
+    (tmp_path / "x").write_text("7")
+    create_app(
+        {
+            "DATABASE_URL": f"sqlite:///{tmp_path / 'x.db'}",
+            "PUFFLE_PLUGIN_CALLS_FILE": str(tmp_path / "x"),
+            "PUFFLE_TEARDOWN_TIMOUT": "hunter2",
+            "PUFFLE_COLOUR": "hunter2",
+            "PUFFLE_ACCOUNTS_SERVICE_HOST": "10.0.0.1",  # as Kubernetes tells of a service
+            "PUFFLE_ACCOUNTS_SERVICE_PORT": "8000",
+            "PUFFLE_ACCOUNTS_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        }
+    )
+    warned = {f["variable"]: f["reason"] for event, f in events() if event == "variable.unknown"}
+    assert warned == {
+        "PUFFLE_TEARDOWN_TIMOUT": "nobody reads it; did you mean PUFFLE_TEARDOWN_TIMEOUT?",
+        "PUFFLE_COLOUR": "nobody reads it",
+    }
+
+
+def test_a_plugins_own_variable_is_known():
+    assert unknown({"PUFFLE_CRM_API_KEY": "", "PUFFLE_CRM_URL_FILE": ""}, ["PUFFLE_CRM_URL"]) == {
+        "PUFFLE_CRM_API_KEY": "nobody reads it"
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:////srv/a@b.db", "sqlite:////srv/a@b.db"),
+        ("postgresql://u:hunter2@h:5432,i/db?password=hunter2", "postgresql://h:5432,i/db"),
+        ("postgresql:///db", "postgresql:///db"),
+    ],
+)
+def test_the_database_is_shown_without_its_password(url, shown):
+    assert Config(database_url=url).database == shown
+
+
+@only("sqlite")
+def test_a_start_warns_of_what_is_not_fit_for_production(stack, gunicorn, tmp_path):
+    server = gunicorn(
+        *("--worker-class", "sync", "--threads", "1", "--chdir", str(tmp_path)),
+        *("--pythonpath", str(ROOT)),
+        DATABASE_URL="",
+    )
+    server.stop()
+    warned = {line["event"] for line in server.lines() if line["level"] == "warning"}
+    assert {"service.one_at_a_time", "database.embedded"} <= warned
+
+
+@pytest.mark.parametrize(
+    ("arguments", "most"),
+    [
+        ("--worker-class sync --threads 1", 1),
+        ("--worker-class sync --threads 2", 2),
+        ("--worker-class gthread --threads 1", 1),
+        ("--worker-class gevent --threads 1", 1000),
+        ("--worker-class gevent --worker-connections 1", 1),
+    ],
+)
+def test_how_many_requests_a_worker_serves_at_a_time(arguments, most):
+    from puffle_accounts import serving  # which starts a process to look at the environment
+
+    settings = gunicorn_config.Config()
+    for name, value in vars(settings.parser().parse_args(arguments.split())).items():
+        if value is not None and name in settings.settings:
+            settings.set(name, value)
+    assert serving._at_a_time(settings) == most
+
+
+@pytest.mark.parametrize("environ", [{"PORT": "99999"}, {"WEB_CONCURRENCY": "0"}])
+def test_what_gunicorn_reads_itself_is_one_line_too(environ):
+    ended = run("gunicorn", "wsgi:app", **environ)
+    [line] = [each for each in ended.stderr.splitlines() if "Starting gunicorn" not in each]
+    assert next(iter(environ)) in line
+    assert ended.returncode not in (0, -9)
+
+
+@pytest.mark.parametrize("environ", [{}, {"DATABASE_URL": "nonsense"}])
+def test_the_version_is_shown_whatever_the_configuration(environ):
+    asked = run("puffle_accounts", "--version", **environ)
+    assert (asked.returncode, asked.stdout) == (0, version("puffle-accounts") + "\n")
 
 
 def test_the_providers_own_hosts_are_asked_where_no_base_url_is_set(tmp_path):

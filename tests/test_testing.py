@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+import subprocess
 import sys
 import time
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import requests
 
 from puffle_accounts import Account, TeardownFailed, hookimpl, testing
-from puffle_accounts.testing import BrokenPlugin, FakeProvider, Result, account, call, check
+from puffle_accounts.testing import (
+    BrokenPlugin,
+    FakeProvider,
+    PluginConformance,
+    Reply,
+    Result,
+    account,
+    call,
+    check,
+)
+from puffle_accounts.testing.application import PluginService, undisturbed
+from puffle_accounts.testing.calls import KEY
+from puffle_accounts.upstream import ClientCredentials, Upstream
 
 PLUGIN = """
 from puffle_accounts import hookimpl
@@ -167,3 +182,207 @@ def test_a_provider_waits_before_an_answer_and_its_end_waits_for_nobody():
         provider.answer(200, delay=60)
         with pytest.raises(requests.ReadTimeout):
             requests.get(provider.url, timeout=0.5)
+
+
+# A word each
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "said"),
+    [
+        ("refuse", requests.ConnectionError, "refused"),
+        ("reset", requests.ConnectionError, "reset"),
+        ("break_off", requests.ConnectionError, "without response"),
+        ("garbage", requests.ConnectionError, "BadStatusLine"),
+        ("cut", requests.exceptions.ChunkedEncodingError, "IncompleteRead"),
+        ("hang", requests.ReadTimeout, "timed out"),
+    ],
+)
+def test_a_provider_misbehaves_at_a_word(word, error, said, fake_provider):
+    assert getattr(fake_provider, word)() is fake_provider
+    with pytest.raises(error, match=said):
+        requests.get(fake_provider.url, timeout=0.3)
+    assert len(fake_provider.requests) == (0 if word == "refuse" else 1)
+
+
+def test_a_provider_drips_for_ever(fake_provider):
+    fake_provider.drip()
+    with socket.create_connection(("127.0.0.1", int(fake_provider.url.rpartition(":")[2]))) as c:
+        c.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        drops = [c.recv(1) for _ in range(len(b"HTTP/1.1 200 OK\r\nX-Slow: ") + 2)]
+    assert b"".join(drops) == b"HTTP/1.1 200 OK\r\nX-Slow: xx"
+
+
+def test_a_provider_redirects_to_itself_or_elsewhere(fake_provider):
+    fake_provider.redirect().redirect(307, "https://elsewhere.example/")
+    first, second = (requests.get(fake_provider.url, allow_redirects=False) for _ in range(2))
+    assert (first.status_code, first.headers["Location"]) == (302, f"{fake_provider.url}/elsewhere")
+    assert (second.status_code, second.headers["Location"]) == (307, "https://elsewhere.example/")
+
+
+def test_words_take_their_turn_among_answers_and_a_refusal_ends_kept_connections(fake_provider):
+    fake_provider.answer(201).break_off().answer(202)
+    with requests.Session() as session:
+        assert session.get(fake_provider.url).status_code == 201
+        with pytest.raises(requests.ConnectionError):
+            session.get(fake_provider.url)
+        assert session.get(fake_provider.url).status_code == 202
+        fake_provider.refuse()
+        with pytest.raises(requests.ConnectionError):
+            session.get(fake_provider.url)
+    assert len(fake_provider.requests) == 3
+
+
+# The fixtures
+
+
+@pytest.fixture
+def contact():
+    return account(metadata={"contact": "c-1"})
+
+
+def test_a_teardown_is_at_the_fake_provider_and_what_is_said_is_scrubbed(
+    teardown, fake_provider, my_plugin, contact, monkeypatch
+):
+    assert teardown(my_plugin, contact).said == "contact deleted"
+    assert fake_provider.requests[0].headers["Authorization"] == f"Bearer {KEY}"
+    monkeypatch.setenv("MY_OWN_API_KEY", "a-key-that-echoes")
+    echo = Plugin(lambda: fail(TeardownFailed("refused: a-key-that-echoes")))
+    assert teardown(echo, contact).failure == "refused: ***"
+
+
+def test_the_service_ends_accounts_with_the_plugin_alone(
+    service, fake_provider, my_plugin, contact
+):
+    alone = service(my_plugin)
+    fake_provider.answer(503, {"code": "busy"})
+    ended = alone.add(contact)
+    response = alone.delete(ended, Idempotency_Key="once")
+    assert (response.status_code, response.json) == (200, {"success": True})
+    assert response.headers["Teardown-Status"] == "partial"
+    assert alone.delete(ended).status_code == 404
+    [orphan] = alone.orphans()
+    assert (orphan["reason"], orphan["account_id"]) == (
+        "Example: contact delete: 503 busy",
+        ended.id,
+    )
+    assert alone.retry() == {"failed": 1}
+    fake_provider.answer(401)
+    assert alone.retry() == {"parked": 1}
+    assert alone.retry(parked=False) == {}
+    fake_provider.answer(204)
+    assert alone.retry() == {"done": 1}
+    assert alone.orphans() == []
+    assert {sent.path for sent in fake_provider.requests} == {"/contacts/c-1"}
+
+
+def test_another_service_has_a_database_of_its_own_and_accounts_of_any_kind(
+    service, fake_provider, my_plugin
+):
+    first, second = service(my_plugin), service(my_plugin)
+    ended = second.add(type="linkedin", status="connected", provider_account_id="acc-1")
+    assert second.delete(ended.id).headers["Teardown-Status"] == "complete"
+    assert second.delete(ended).status_code == 200, "the second one is a hard delete"
+    assert second.delete(ended).status_code == 404
+    assert first.orphans() == fake_provider.requests == []
+
+
+def test_the_service_leaves_the_log_as_it_was(my_plugin, tmp_path):
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    with undisturbed():
+        PluginService(my_plugin, tmp_path).close()
+        assert root.handlers != before[0]
+    assert (root.handlers, root.level) == before
+
+
+ALONE = """
+import sys
+
+def test_nothing_comes_along(request):
+    assert "puffle_accounts" in dict(request.config.pluginmanager.list_name_plugin())
+    ours = [name for name in sys.modules if name.partition(".")[0] in {
+        "puffle_accounts", "flask", "peewee", "requests", "structlog", "httptools"
+    }]
+    assert ours == []
+
+def test_the_fixtures_are_there(fake_provider, teardown, service):
+    assert fake_provider.url
+"""
+
+
+def test_a_run_that_does_not_use_the_kit_imports_nothing_of_it(tmp_path):
+    (tmp_path / "test_alone.py").write_text(ALONE)
+    pytest_alone = (sys.executable, "-m", "pytest", "-q", "-p", "no:schemathesis", "--rootdir", ".")
+    done = subprocess.run(pytest_alone, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+# The proof
+
+
+class Forgetful(PluginConformance):
+    """Of a plugin that does nothing at all."""
+
+    plugin = Plugin(lambda: None)
+    theirs = account()
+    not_theirs = account(type="linkedin")
+    key_variable = "FORGETFUL_API_KEY"
+    done = Reply(200)
+    gone = Reply(404, {"code": "not_found"})
+
+
+def test_the_proof_of_a_plugin_says_what_is_missing(fake_provider, monkeypatch):
+    proof = Forgetful()
+    proof.provider, proof.monkeypatch = fake_provider, monkeypatch
+    for test, said in (
+        (proof.test_what_is_done_is_said, "say in a few words what was done"),
+        (proof.test_each_of_its_resource_ids_names_what_is_called, "declare RESOURCE_IDS"),
+        (proof.test_the_key_is_sent, "no request has FORGETFUL_API_KEY"),
+    ):
+        with pytest.raises(AssertionError, match=said):
+            test()
+    with pytest.raises(pytest.skip.Exception, match="no find_resources"):
+        proof.test_the_list_is_read_to_its_last_page()
+
+
+def test_what_needs_pytest_is_imported_when_it_is_asked_for():
+    with pytest.raises(AttributeError, match="no attribute 'PluginConformances'"):
+        _ = testing.PluginConformances
+
+
+class TestOAuth(PluginConformance):
+    """A plugin whose client fetches a token first."""
+
+    plugin = SimpleNamespace(
+        RESOURCE_IDS=("metadata.contact",),
+        crm=Upstream(
+            "OAuth",
+            key_variable="OAUTH_CLIENT_SECRET",
+            base_url_variable="OAUTH_BASE_URL",
+            base_url="https://api.example.com",
+            authenticate=ClientCredentials(
+                "OAUTH_CLIENT_ID", "OAUTH_TOKEN_URL", "https://login.example.com/token"
+            ),
+            code="code",
+            is_gone=lambda body: body.get("code") == "not_found",
+        ),
+    )
+    theirs = account(metadata={"contact": "c-1"})
+    not_theirs = account()
+    key_variable = "OAUTH_CLIENT_SECRET"
+    first = (Reply(200, {"access_token": "t-1", "token_type": "Bearer"}),)
+    done = Reply(204)
+    gone = Reply(404, {"code": "not_found"})
+
+    @hookimpl
+    def teardown(account):
+        crm = TestOAuth.plugin.crm
+        removed = crm.delete("contacts", str(account.metadata["contact"]), tried="contact delete")
+        return "contact deleted" if removed else "contact was not there"
+
+    @hookimpl
+    def check():
+        TestOAuth.plugin.crm.get("contacts", tried="credentials check")
+
+    plugin.teardown_account, plugin.check_provider = teardown, check

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+from itertools import product
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -14,6 +18,7 @@ from puffle_accounts.text import hide_secrets_of, one_line, scrub
 def environ(monkeypatch):
     """Hide the secrets of an environment, for the time of a test."""
     monkeypatch.setattr(text, "_secrets", text._secrets)
+    monkeypatch.setattr(text, "_values", set())
     return hide_secrets_of
 
 
@@ -128,3 +133,70 @@ def test_a_new_environment_replaces_the_old_one(environ):
     environ({"A_KEY": "first-secret"})
     environ({"A_KEY": "second-secret"})
     assert scrub("first-secret second-secret pk_live_x") == "first-secret *** ***"
+
+
+# The forms in which a secret travels
+
+KEYS = ["am_0aB3xY9-_plain", "Uni/pile+key.==", 'say "what\'s \\ up/"', "pä ss:wö€rd🦊"]
+
+
+def forms(key: str) -> dict[str, str]:
+    """Return what becomes of a key on its way into a line."""
+    quoted = quote(key, safe="")
+    return {
+        "quoted": quoted,
+        "quoted in lower case": re.sub("%..", lambda match: match[0].lower(), quoted),
+        "quoted but for slashes": quote(key),
+        "quoted for a form": quote_plus(key),
+        "quoted twice": quote(quoted),
+        "JSON": json.dumps(key),
+        "JSON beyond ASCII": json.dumps(key, ensure_ascii=False),
+        "JSON within JSON": json.dumps(json.dumps({"key": key})),
+        "JSON with quoted slashes": json.dumps(key).replace("/", "\\/"),
+        "repr": repr(key),
+        "repr within JSON": json.dumps(repr([key])),
+        "ascii": ascii(key),
+        **{
+            f"{how} of {before}KEY{after}": coded
+            for before, after in product(("", ":", "user:", "ada@x:"), ("", ":", " and more"))
+            for how, coded in encoded(f"{before}{key}{after}".encode()).items()
+        },
+    }
+
+
+def encoded(raw: bytes) -> dict[str, str]:
+    standard, urls = base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()
+    return {"base64": standard, "URL's base64": urls, "quoted base64": quote(standard, safe="")}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_is_hidden_in_every_form_in_which_it_travels(environ, key):
+    environ({"A_KEY": key})
+    for how, form in forms(key).items():
+        hidden = scrub(f"before {form} after")
+        assert re.fullmatch(r"before .*\*\*\*.* after", hidden), how
+        assert len(hidden) - len("before *** after") <= len(form) - len(key), (how, hidden)
+
+
+def test_our_own_keys_are_hidden_in_base64_too():
+    for before in ("", "a:", "ab:"):
+        coded = base64.b64encode(f"{before}pk_live_abcdefghijkl:".encode()).decode()
+        assert re.fullmatch(r"Basic \w{0,6}\*\*\*", scrub(f"Basic {coded}"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ada:hunt%2Fer2@db/puffle",
+        "postgresql://db/puffle?user=ada&password=hunt%2Fer2",
+        "http://ada:hunt%2Fer2@proxy:3128",
+    ],
+)
+def test_a_password_in_a_url_is_hidden_where_it_stands_alone(environ, url):
+    environ({"ANY_URL": url})
+    assert scrub("hunt/er2 and hunt%2fer2, ada") == "*** and ***, ada"
+
+
+def test_a_password_that_is_also_the_name_of_something_blackens_nothing(environ):
+    environ({"DATABASE_URL": "postgresql://puffle:puffle@db/puffle", "A_KEY_FILE": "/run/secrets"})
+    assert scrub("puffle-accounts reads /run/secrets") == "puffle-accounts reads /run/secrets"

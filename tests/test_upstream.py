@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import traceback
+from base64 import b64encode
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -15,7 +18,8 @@ from wire import KEY, Wire, answer, deadline, hear, upstream
 from puffle_accounts import context
 from puffle_accounts.errors import ConfigError, UpstreamFailed
 from puffle_accounts.testing import FakeProvider
-from puffle_accounts.upstream import Upstream
+from puffle_accounts.transport import Transport
+from puffle_accounts.upstream import Upstream, basic, in_query
 
 GONE = {"code": "not_found"}
 JSON_GONE = json.dumps(GONE).encode()
@@ -72,6 +76,22 @@ def test_a_post_sends_json(provider):
     assert (sent.method, sent.path) == ("POST", "/things/stop")
     assert sent.headers["Content-Type"] == "application/json"
     assert json.loads(sent.body) == {"é": [1]}
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_a_change_sends_json_and_its_query(provider, method):
+    send = getattr(upstream(provider.url), method)
+    assert send("things", payload={"on": False}, params={"all": "no"}, tried="change") is True
+    (sent,) = provider.requests
+    assert (sent.method, sent.path) == (method.upper(), "/things?all=no")
+    assert json.loads(sent.body) == {"on": False}
+
+
+def test_a_value_that_no_url_can_hold_is_refused_before_anything_is_sent(provider):
+    with pytest.raises(UpstreamFailed, match="an id that cannot be part of a URL") as caught:
+        upstream(provider.url).delete("things", params={"id": "\ud800"}, tried="thing delete")
+    assert caught.value.permanent
+    assert provider.requests == []
 
 
 def test_a_get_sends_its_query(provider):
@@ -398,6 +418,29 @@ def test_the_code_may_stand_in_any_field_and_make_a_failure_temporary(provider):
     assert (str(failed), failed.permanent) == ("Example: thing delete: 403 busy", False)
 
 
+@pytest.mark.parametrize(
+    ("code", "body", "told"),
+    [
+        ("error.code", {"error": {"code": "busy"}}, "busy"),
+        ("error.code", {"error.code": "busy"}, "busy"),
+        ("error.code", {"error": "busy"}, ""),
+        ("error.code", {"error": {"code": {}}}, ""),
+        ("error.code", {"error": {"code": 20404}}, "20404"),
+        ("error", {"error": {"code": "busy"}}, ""),
+        (lambda body: body["errors"][0]["reason"], {"errors": [{"reason": "busy"}]}, "busy"),
+        (lambda body: body["errors"][0]["reason"], {"errors": []}, ""),
+        (lambda body: body["errors"][0]["reason"], {"errors": None}, ""),
+    ],
+)
+def test_a_code_is_found_by_its_path_or_by_a_function(provider, code, body, told):
+    client = upstream(provider.url, code=code, temporary_codes=frozenset({"busy"}))
+    provider.answer(400, body)
+    client.delete("things", "t-1", tried="thing delete")
+    failed = failure(client)
+    assert str(failed) == f"Example: thing delete: 400 {told}".rstrip()
+    assert failed.permanent == (told != "busy")
+
+
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 429, 500])
 def test_no_message_holds_a_secret_the_id_the_url_or_the_body(provider, status):
     told = {"code": "a_code", "message": f"{KEY} may not touch secret-id"}
@@ -407,6 +450,51 @@ def test_no_message_holds_a_secret_the_id_the_url_or_the_body(provider, status):
     said = str(failure(client, "things", "secret-id"))
     assert said.startswith(f"Example: thing delete: {status}")
     assert not any(hidden in said for hidden in (KEY, "secret-id", "hidden-path", "127.0.0.1"))
+
+
+@pytest.mark.parametrize("status", [302, 401, 404, 500])
+def test_a_key_in_the_query_is_in_no_failure_neither_as_it_is_nor_quoted(provider, status):
+    key = "q+K/=&1%~<"
+    client = upstream(provider.url, authenticate=in_query("api_key"))
+    client.configure({"EXAMPLE_API_KEY": key, "EXAMPLE_BASE_URL": provider.url})
+    provider.answer(status, {"code": quote(key)}, Location=f"/?api_key={quote(key)}")
+    client.get("things", params={"api_key": "another", "of": "a&b"}, tried="check")
+    failed = failure(client)
+    told = "".join(traceback.format_exception(type(failed), failed, None)) + repr(vars(failed))
+    assert not any(form in told for form in (key, quote(key, safe=""), quote(key)))
+    paths = [sent.path for sent in provider.requests]
+    assert paths[0] == f"/things?of=a%26b&api_key={quote(key, safe='')}"
+    assert paths[1] == f"/things/t-1?api_key={quote(key, safe='')}"
+
+
+def test_who_watches_the_calls_does_not_see_a_key_in_their_query(provider, monkeypatch):
+    def watched(self, *request):
+        seen.append(request)
+        return send(self, *request)
+
+    seen, send = [], Transport.send
+    monkeypatch.setattr(Transport, "send", watched)
+    client = upstream(provider.url, authenticate=in_query("k"))
+    client.delete("things", "t-1", params={"of": "a"}, tried="thing delete")
+    assert provider.requests[0].path == f"/things/t-1?of=a&k={KEY}"
+    assert "/things/t-1?of=a" in repr(seen)
+    assert KEY not in repr(seen)
+
+
+@pytest.mark.parametrize(
+    ("how", "echoed"),
+    [
+        (in_query("api_key"), f"bad/{KEY}"),
+        (basic("us"), KEY),
+        (basic("us"), b64encode(f"us:{KEY}".encode()).decode()),
+        (lambda key: {"Authorization": f"Token {key}-{key}"}, f"{KEY}-{KEY}"),
+    ],
+)
+def test_credentials_that_the_provider_echoes_as_its_code_are_not_told(provider, how, echoed):
+    client = upstream(provider.url, authenticate=how)
+    provider.answer(400, {"code": echoed})
+    client.delete("things", "t-1", tried="thing delete")
+    assert str(failure(client)) == "Example: thing delete: 400"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/p", "http://no..host/p", "http://-.invalid/p"])

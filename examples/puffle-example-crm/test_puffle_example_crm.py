@@ -1,49 +1,34 @@
-import puffle_example_crm as plugin
-import pytest
+import puffle_example_crm
 
-from puffle_accounts import Resource
-from puffle_accounts.testing import FakeProvider, account, call, check, holdings
+from puffle_accounts.testing import PluginConformance, Reply, account
 
-
-@pytest.fixture
-def provider(monkeypatch):
-    with FakeProvider() as provider:
-        monkeypatch.setenv("EXAMPLE_CRM_API_KEY", "any")
-        monkeypatch.setenv("EXAMPLE_CRM_BASE_URL", provider.url)
-        yield provider
+CONTACT = account(metadata={"example_crm_contact": "c-1"})
 
 
-def test_it_deletes_the_contact(provider):
-    result = call(plugin, account(metadata={"example_crm_contact": "c-1"}))
-    assert result.said == "contact deleted"
-    (request,) = provider.requests
+class TestExampleCRM(PluginConformance):
+    plugin = puffle_example_crm
+    theirs = CONTACT
+    not_theirs = account(email_address="ada@outreach.example")
+    key_variable = "EXAMPLE_CRM_API_KEY"
+    done = Reply(204)
+    gone = Reply(404, {"code": "contact_not_found"})
+    pages = (
+        Reply(200, {"contacts": [{"id": "c-1"}], "next": "c-1"}),
+        Reply(200, {"contacts": [{"id": "c-2", "name": "Ada"}]}),
+    )
+    listed = ("c-1", "c-2")
+
+
+def test_it_deletes_the_contact(teardown, fake_provider):
+    assert teardown(puffle_example_crm, CONTACT).said == "contact deleted"
+    (request,) = fake_provider.requests
     assert (request.method, request.path) == ("DELETE", "/contacts/c-1")
+    assert request.headers["Authorization"].startswith("Bearer ")
 
 
-def test_a_contact_that_is_gone_already_is_a_success(provider):
-    provider.answer(404, {"code": "contact_not_found"})
-    result = call(plugin, account(metadata={"example_crm_contact": "c-1"}))
-    assert result.said == "contact was not there"
-
-
-def test_it_leaves_accounts_without_a_contact_alone(provider):
-    assert call(plugin, account()).said is None
-    assert provider.requests == []
-
-
-def test_a_provider_that_is_busy_is_asked_again_later(provider):
-    provider.answer(429, {"code": "slow_down"}, Retry_After="30")
-    result = call(plugin, account(metadata={"example_crm_contact": "c-1"}))
-    assert result.failure == "Example CRM: contact delete: 429 slow_down"
-    assert (result.retry_after, result.permanent) == (30, False)
-
-
-def test_it_lists_every_contact(provider):
-    provider.answer(200, {"contacts": [{"id": "c-1"}], "next": "c-1"})
-    provider.answer(200, {"contacts": [{"id": "c-2", "name": "Ada"}]})
-    assert list(holdings(plugin)) == [Resource("c-1"), Resource("c-2", "Ada")]
-
-
-def test_the_check_tells_a_refused_key(provider):
-    provider.answer(401, {"code": "unknown_key"})
-    assert "401" in check(plugin)
+def test_what_is_left_is_deleted_later(service, fake_provider):
+    alone = service(puffle_example_crm)
+    fake_provider.answer(503, {"code": "busy"}).answer(204)
+    alone.delete(alone.add(CONTACT))
+    assert [each["reason"] for each in alone.orphans()] == ["Example CRM: contact delete: 503 busy"]
+    assert alone.retry() == {"done": 1}

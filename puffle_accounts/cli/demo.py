@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+
+from puffle_accounts.text import one_line
+
+NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
 class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -36,6 +42,25 @@ def _modes() -> tuple[str, ...]:
     return MODES
 
 
+def _accounts(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[Any]:
+    from puffle_accounts.demo.accounts import read
+
+    try:
+        return [read(text) for text in texts]
+    except ValueError as error:
+        raise click.BadParameter(one_line(error)) from error
+
+
+def _variables(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    for each in given:
+        name, is_one, _value = each.partition("=")
+        if not (is_one and NAME.fullmatch(name)):
+            raise click.BadParameter("must be NAME=VALUE")
+        if name.startswith("DATABASE_URL"):
+            raise click.BadParameter("the demo has a database of its own: --database names it")
+    return {name: value for name, _, value in (each.partition("=") for each in given)}
+
+
 @click.command("demo")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
 @click.option(
@@ -46,8 +71,36 @@ def _modes() -> tuple[str, ...]:
     type=(LazyChoice(_providers), LazyChoice(_modes)),
     help="Let a provider misbehave.",
 )
-def demo(port: int, modes: tuple[tuple[str, str], ...]) -> None:
+@click.option(
+    "--account",
+    "accounts",
+    multiple=True,
+    metavar="JSON",
+    callback=_accounts,
+    help='One more account, such as {"type": "email", "metadata": {"crm": "c-1"}}.',
+)
+@click.option(
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_variables,
+    help="A variable for the service, such as a plugin's key or base URL.",
+)
+@click.option(
+    "--database",
+    type=click.Path(dir_okay=False, resolve_path=True, path_type=Path),
+    metavar="FILE",
+    help="Keep the database in this file.",
+)
+def demo(
+    port: int,
+    modes: tuple[tuple[str, str], ...],
+    accounts: list[Any],
+    variables: dict[str, str],
+    database: Path | None,
+) -> None:
     """Run the service with sandbox providers and three accounts to end."""
     from puffle_accounts.demo import runner
 
-    runner.serve(port, dict(modes))
+    runner.serve(runner.Plan(port, dict(modes), accounts, variables, database))

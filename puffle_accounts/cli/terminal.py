@@ -18,6 +18,13 @@ from puffle_accounts.text import one_line
 
 EXTENSION = "puffle_accounts"
 WIDTH = 100
+CONFIG_ERROR = 4  # as gunicorn exits where it cannot load the application
+
+
+class Unusable(click.ClickException):
+    """The configuration cannot be used: not to be taken for what a command has found."""
+
+    exit_code = CONFIG_ERROR
 
 
 class Group(AppGroup):
@@ -31,7 +38,9 @@ class Group(AppGroup):
         """
         try:
             return super().invoke(ctx)
-        except (ConfigError, SchemaError) as error:
+        except ConfigError as error:
+            raise Unusable(one_line(error)) from error
+        except SchemaError as error:
             raise click.ClickException(one_line(error)) from error
         except (DatabaseUnavailable, PeeweeException) as error:
             raise click.ClickException(_database_said(error)) from error

@@ -11,7 +11,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.datetime import TimestampLoader, TimestamptzLoader
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from puffle_accounts.database.pooled import CONNECTIONS, WAIT
+from puffle_accounts.bulkhead import Bulkhead
+from puffle_accounts.database.pooled import CONNECTIONS, WAIT, Places
 from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.text import one_line
 
@@ -95,7 +96,10 @@ class Pool(ConnectionPool[Connection]):
             reconnect_timeout=0,  # whoever needs a connection asks for it
             open=True,
         )
-        self._emptied = self._served = time.monotonic()
+        # Who waits, waits here: to wait in psycopg's queue costs twice as much as a statement.
+        self._places = Bulkhead(CONNECTIONS, WAIT)
+        self._emptied = self._served = self._failed = time.monotonic()
+        self._reason = ""  # of that failure
         self.is_pooled = False  # by somebody between us and the server
 
     def take(self) -> Connection:
@@ -104,19 +108,36 @@ class Pool(ConnectionPool[Connection]):
         Raises:
             DatabaseUnavailable: none can be had, and why.
         """
-        deadline = time.monotonic() + WAIT
-        while time.monotonic() < deadline:
+        arrived = time.monotonic()
+        if self._places.enter(arrived + WAIT):
             try:
-                conn = self.getconn()
+                return self._take(arrived)
+            except BaseException:
+                self._places.leave()
+                raise
+        raise DatabaseUnavailable(f"the database was busy for {WAIT} s")
+
+    def _take(self, arrived: float) -> Connection:
+        while (left := arrived + WAIT - time.monotonic()) > 0:
+            if self._failed > max(arrived, self._served):
+                raise DatabaseUnavailable(self._reason)
+            try:
+                conn = self.getconn(left)
             except (PoolTimeout, PoolClosed):
                 break
             if conn.is_alive():
                 return conn
-            self.give_back(conn)
+            self._give_back(conn)
         raise DatabaseUnavailable(f"the database was busy for {WAIT} s")
 
     def give_back(self, conn: Connection) -> None:
         """Take a connection back; one that broke takes those with it that are as old."""
+        try:
+            self._give_back(conn)
+        finally:
+            self._places.leave()
+
+    def _give_back(self, conn: Connection) -> None:
         if not conn.closed:
             self._served = time.monotonic()
         elif conn.opened >= self._emptied:
@@ -126,8 +147,18 @@ class Pool(ConnectionPool[Connection]):
 
     def in_use(self) -> int:
         """Return how many connections are taken, or being made."""
+        return self.places().used
+
+    def places(self) -> Places:
+        """Return how many connections there are, and how many wait for one."""
         stats = self.get_stats()
-        return stats["pool_size"] - stats["pool_available"]
+        idle = stats["pool_available"]
+        return Places(
+            used=stats["pool_size"] - idle,
+            idle=idle,
+            most=stats["pool_max"],
+            waiting=self._places.waiting + stats["requests_waiting"],
+        )
 
     def _connect(self, timeout: float | None = None) -> Connection:
         """Return a new connection; if there is none, tell why to those who wait for it."""
@@ -142,6 +173,7 @@ class Pool(ConnectionPool[Connection]):
         return conn
 
     def _turn_away(self, reason: str) -> None:
+        self._reason, self._failed = reason, time.monotonic()
         with self._lock:
             waiting = list(self._waiting)
             self._waiting.clear()

@@ -1,4 +1,4 @@
-"""The whole thing on one machine: sandbox providers, three accounts, the real gunicorn."""
+"""The whole thing on one machine: sandbox providers, some accounts, the real gunicorn."""
 
 from __future__ import annotations
 
@@ -10,81 +10,74 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import click
 
-from puffle_accounts import clock, database, keys
-from puffle_accounts.config import GRACE, Config
-from puffle_accounts.database import schema
-from puffle_accounts.database.models import MODELS, AccountRow
+from puffle_accounts.config import FILE, GRACE, Config
+from puffle_accounts.demo import accounts
 from puffle_accounts.demo.sandbox import PROVIDERS, Call, Sandbox
+from puffle_accounts.text import is_secret, scrub
 
 HOST = "127.0.0.1"
 SETTINGS = "python:puffle_accounts.serving"  # not the gunicorn.conf.py of whatever folder
 PATIENCE = 20.0  # seconds for gunicorn to come up
 QUICK_END = 5.0  # seconds for gunicorn to end by itself; it takes well under one
 
-ACCOUNTS = (
-    (
-        "a connected LinkedIn account: its session is revoked, the row stays as disconnected",
-        {"type": "linkedin", "status": "connected", "provider_account_id": "unipile-acc-1"},
-    ),
-    (
-        "a disconnected LinkedIn account: no provider is called, the row is deleted",
-        {"type": "linkedin", "status": "disconnected", "provider_account_id": "unipile-acc-2"},
-    ),
-    (
-        "an e-mail account: warm-up and inbox are deleted, then the row",
-        {
-            "type": "email",
-            "status": "connected",
-            "email_address": "ada@outreach.example",
-            "agentmail_inbox_id": "ada@outreach.example",
-            "instantly_account_id": "ada@outreach.example",
-        },
-    ),
-)
 
-
-#: What the providers hold for nobody: left before this service was there.
-FORGOTTEN = (("unipile", "unipile-acc-forgotten"), ("agentmail", "forgotten@outreach.example"))
-
-
-def serve(port: int, modes: Mapping[str, str]) -> None:
-    """Serve until Ctrl-C, then leave nothing running and no file behind.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked of the demo.
 
     Args:
         port: of the service, on loopback.
         modes: how providers are to misbehave, by name.
+        accounts: the columns of more accounts.
+        variables: of the service's environment, for instance a plugin's.
+        database: a file to keep, `None` for one that goes when the demo ends.
+    """
+
+    port: int
+    modes: Mapping[str, str] = field(default_factory=dict)
+    accounts: Sequence[Mapping[str, Any]] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    database: Path | None = None
+
+
+def serve(plan: Plan) -> None:
+    """Serve until Ctrl-C, then leave nothing running and no file behind but a database to keep.
 
     Raises:
         click.ClickException: the port is taken, or gunicorn does not come up.
         ConfigError: a variable of the environment cannot be used.
     """
-    _require_free(port)
+    _require_free(plan.port)
     with (
         _signals() as asked_to_end,
         tempfile.TemporaryDirectory(prefix="puffle-demo-") as folder,
         Sandbox(on_call=_print) as sandbox,
     ):
-        for provider, mode in modes.items():
+        for provider, mode in plan.modes.items():
             sandbox.behave(provider, mode)
-        environ = {
-            **os.environ,
+        own = {
             **sandbox.environment,
-            "DATABASE_URL": f"sqlite:///{Path(folder) / 'demo.db'}",
             "no_proxy": HOST,
+            **plan.variables,
+            "DATABASE_URL": f"sqlite:///{plan.database or Path(folder) / 'demo.db'}",
         }
+        not_both = {f"{name}{FILE}" for name in own}
+        inherited = {name: value for name, value in os.environ.items() if name not in not_both}
+        environ = {**inherited, **own}
         config = Config.from_environ(environ)
-        key, ids = _fill(config.database_url, sandbox)
-        with _gunicorn(port, environ, config.teardown_timeout) as server:
-            if _comes_up(port, server, asked_to_end):
-                click.echo(_guide(port, key, ids, environ))
+        key, ids = accounts.fill(config.database_url, sandbox, plan.accounts)
+        with _gunicorn(plan.port, environ, config.teardown_timeout) as server:
+            if _comes_up(plan.port, server, asked_to_end):
+                click.echo(_guide(plan, key, ids, environ))
             else:
                 server.kill()  # an interrupt would make a traceback of what it is just importing
             while not asked_to_end:
@@ -120,46 +113,30 @@ def _require_free(port: int) -> None:
             ) from error
 
 
-def _fill(url: str, sandbox: Sandbox) -> tuple[str, list[str]]:
-    store = database.connect(url)
-    store.bind(MODELS)
-    schema.upgrade(store)
-    user, ids = str(uuid.uuid4()), []
-    with store.writing():
-        key = keys.create(user, "demo")
-        for _, columns in ACCOUNTS:
-            ids.append(str(uuid.uuid4()))
-            now = clock.now()
-            AccountRow.create(id=ids[-1], user_id=user, created_at=now, updated_at=now, **columns)
-            for provider, column in (
-                ("unipile", "provider_account_id"),
-                ("instantly", "instantly_account_id"),
-                ("agentmail", "agentmail_inbox_id"),
-            ):
-                if column in columns and columns["status"] != "disconnected":
-                    sandbox.add(provider, columns[column])
-    for provider, resource_id in FORGOTTEN:
-        sandbox.add(provider, resource_id)
-    store.close_all()
-    return key, ids
-
-
-def _guide(port: int, key: str, ids: list[str], environ: Mapping[str, str]) -> str:
+def _guide(plan: Plan, key: str, ids: Mapping[str, str], environ: Mapping[str, str]) -> str:
     lines = ["", f"API key: {key}", "", "In another terminal:"]
-    for account_id, (what, _) in zip(ids, ACCOUNTS, strict=True):
-        curl = f"curl -i -X DELETE http://{HOST}:{port}/api/accounts/{account_id}"
+    for account_id, what in ids.items():
+        curl = f"curl -i -X DELETE http://{HOST}:{plan.port}/api/accounts/{account_id}"
         lines += ["", f"# {what}", f"{curl} -H 'Authorization: Bearer {key}'"]
     lines += ["", "# a session and an inbox that the providers hold for nobody"]
-    lines.append(f"{_variables(environ)} {sys.executable} -m puffle_accounts orphans find")
+    command = f"{sys.executable} -m puffle_accounts orphans find"
+    lines.append(f"{_variables(plan, environ)} {command}")
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 
 
-def _variables(environ: Mapping[str, str]) -> str:
-    """Return, as a shell takes it, what a command needs for the same database and providers."""
+def _variables(plan: Plan, environ: Mapping[str, str]) -> str:
+    """Return, as a shell takes it, what a command needs for the same database and providers.
+
+    A key that was given is not shown: the shell is to have it.
+    """
     names = ["DATABASE_URL"]
     for provider in map(str.upper, PROVIDERS):
         names += [f"{provider}_API_KEY", f"{provider}_BASE_URL"]
-    return " ".join(f"{name}={shlex.quote(environ[name])}" for name in names)
+    shown = {name: shlex.quote(environ[name]) for name in [*names, *plan.variables]}
+    for name, value in plan.variables.items():
+        if is_secret(name) or scrub(value) != value:
+            shown[name] = f'"${name}"'
+    return " ".join(f"{name}={value}" for name, value in shown.items())
 
 
 @contextmanager
@@ -193,7 +170,7 @@ def _gunicorn(
 
 def _end(server: subprocess.Popen[bytes]) -> None:
     """Ask once for gunicorn's quick end; what is left of it after a while is killed."""
-    server.send_signal(signal.SIGINT)
+    server.send_signal(signal.SIGQUIT)
     with suppress(subprocess.TimeoutExpired):
         server.wait(QUICK_END)
     with suppress(ProcessLookupError):

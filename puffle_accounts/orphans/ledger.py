@@ -14,6 +14,7 @@ from puffle_accounts import clock, context, leases
 from puffle_accounts.account import Account
 from puffle_accounts.database import Database
 from puffle_accounts.database.postgres import Postgres
+from puffle_accounts.orphans import origins
 from puffle_accounts.orphans.due import MOST_ATTEMPTS, PARKED, WAITING, pause
 from puffle_accounts.orphans.record import ATTEMPTS
 from puffle_accounts.teardown import Outcome
@@ -57,6 +58,7 @@ class Claimed:
         account: `None` if the snapshot was written by hand or by another version.
         leased_until: what the database said; who has this, has the lease.
         claimed_at: when the lease began, in seconds of `time.monotonic()`.
+        origin: names the trace of the DELETE that made it, where that was traced.
     """
 
     key: Any
@@ -69,6 +71,7 @@ class Claimed:
     request_id: str | None
     leased_until: str
     claimed_at: float
+    origin: str | None = None
 
     @property
     def id(self) -> str:
@@ -206,6 +209,7 @@ def _claimed(row: Any) -> Claimed:
         account_id=str(account_id),
         user_id=str(user_id),
         account=_snapshot(account),
+        origin=origins.of(account),
         attempts=attempts,
         parked=parked_at is not None,
         request_id=request_id if context.is_request_id(request_id) else None,

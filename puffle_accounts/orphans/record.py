@@ -12,6 +12,7 @@ from puffle_accounts import resources
 from puffle_accounts.account import Account
 from puffle_accounts.database import Database
 from puffle_accounts.hooks.registry import Plugin
+from puffle_accounts.orphans import origins
 from puffle_accounts.orphans.due import asked
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.text import one_line
@@ -56,7 +57,7 @@ def record(database: Database, failures: Iterable[Outcome], request_id: str | No
             plugin,
             account.id,
             account.user_id,
-            account.to_json(),
+            origins.keep(account.to_json()),
             failure.failure,
             int(not failure.spared),
             NOW,

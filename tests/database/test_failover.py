@@ -7,16 +7,22 @@ import socket
 import time
 import uuid
 
+import network
 import pytest
 from cluster import Cluster, Load
 from support import Gunicorn, Stack, assert_problem
 
-UNKNOWN = str(uuid.uuid4())
+from puffle_accounts.database.pooled import CONNECTIONS
+
+WORKERS = 2
+SERVED = """
+SELECT pid FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
 
 
 @pytest.fixture
-def cluster():
-    with Cluster() as servers:
+def cluster(request):
+    with Cluster(synchronous=getattr(request, "param", True)) as servers:
         yield servers
 
 
@@ -31,7 +37,7 @@ def service(cluster, sandbox, tmp_path):
         stack.database.close_all()
         stack.environ["DATABASE_URL"] = cluster.url(*hosts)
         log = tmp_path / "gunicorn.log"
-        started.append(Gunicorn(stack, log, "--workers", "2").wait_until_ready())
+        started.append(Gunicorn(stack, log, "--workers", str(WORKERS)).wait_until_ready())
         stack.server = started[-1]
         return stack
 
@@ -121,3 +127,63 @@ def test_a_primary_that_is_read_only_for_a_while(service, cluster):
         assert_problem(stack.delete(account), 503, "database_unavailable")
     cluster.a.set("default_transaction_read_only", "off")
     assert stack.delete(account).status_code == 404
+
+
+def test_a_server_that_is_frozen_for_longer_than_a_statement_is_waited_for(service, cluster):
+    stack = service(cluster.a.host, accounts=300)
+    with Load(stack, stack.ids) as load:
+        load.wait_for(100)
+        cluster.a.signal(signal.SIGSTOP)
+        time.sleep(13)
+        cluster.a.signal(signal.SIGCONT)
+        load.wait_for(200)
+    assert_books_balance("frozen for 13 s", load, cluster.a)
+
+
+@pytest.mark.skipif(not network.CAN_BE_MADE, reason="needs root, and ip of iproute2")
+def test_packets_are_dropped_between_service_and_primary_for_a_while(service, cluster):
+    with network.SilentNetwork(cluster.a.socket) as between:
+        stack = service(between.host, accounts=300)
+        with Load(stack, stack.ids) as load:
+            load.wait_for(100)
+            between.fall_silent()
+            time.sleep(8)
+            between.speak()
+            load.wait_for(200)
+    assert_books_balance("packets dropped for 8 s", load, cluster.a)
+
+
+def test_while_a_synchronous_standby_is_away_no_more_connections_are_held_than_promised(
+    service, cluster
+):
+    stack = service(cluster.a.host, accounts=600)
+    held = []
+    with Load(stack, stack.ids, clients=60) as load:
+        load.wait_for(100)
+        cluster.b.signal(signal.SIGSTOP)
+        until = time.monotonic() + 16  # a commit is given up after ten
+        while time.monotonic() < until:
+            held.append(len(cluster.a.sql(SERVED)))
+            time.sleep(0.2)
+        cluster.b.signal(signal.SIGCONT)
+        load.wait_for(500)
+    assert_books_balance(f"standby away for 16 s, at most {max(held)} held", load, cluster.a)
+    assert max(held) <= WORKERS * CONNECTIONS
+
+
+@pytest.mark.parametrize("cluster", [False], indirect=True, ids=["asynchronous"])
+def test_what_a_standby_had_not_received_comes_back_and_is_ended_by_a_repeat(service, cluster):
+    stack = service(accounts=200)
+    with Load(stack, stack.ids) as load:
+        load.wait_for(60)
+        cluster.b.stop_receiving()
+        load.wait_for(60)
+        cluster.a.kill()
+        cluster.b.promote()
+    back = left(cluster.b)
+    tell("asynchronous, behind", load, len(back))
+    assert back
+    assert back <= set(load.done)
+    with Load(stack, sorted(back)) as again:
+        again.wait_for(len(back))
+    assert left(cluster.b) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import random
@@ -10,18 +11,19 @@ import re
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import termios
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import psutil
 import pytest
 import requests
 from click.testing import CliRunner
-from support import free_port, run, wait_until
+from support import free_port, run, wait_until, write_distribution
 
 from puffle_accounts.cli.demo import demo as demo_command
 
@@ -255,9 +257,65 @@ def test_a_taken_port_is_one_line(tmp_path):
         ("--provider", "unipile"),
         ("--port", "0"),
         ("--port", "65536"),
+        ("--env", "NAME"),
+        ("--env", "=value"),
+        ("--env", "MY NAME=value"),
+        ("--env", "DATABASE_URL=postgresql://db.example/puffle"),
+        ("--database", "/"),
+        ("--account", "{"),
+        ("--account", "[]"),
+        ("--account", "{}"),
+        ("--account", '{"type": 1}'),
+        ("--account", '{"type": " "}'),
+        ("--account", '{"type": "email", "emailaddress": "a@b.co"}'),
+        ("--account", '{"type": "email", "email_address": ["a@b.co"]}'),
+        ("--account", '{"type": "email", "display_name": "\\ud800"}'),
+        ("--account", '{"type": "email", "metadata": []}'),
+        ("--account", '{"type": "email", "metadata": {"a": NaN}}'),
+        ("--account", '{"type": "email", "metadata": ' + '{"a": ' * 101 + "1" + "}" * 102),
+        ("--account", '{"type": "email", "id": "1"}'),
     ],
 )
 def test_a_bad_argument_is_refused_at_once(arguments):
     refused = CliRunner().invoke(demo_command, arguments)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert refused.stderr.splitlines()[-1].startswith("Error: ")
+
+
+PLUGIN = """
+import os, urllib.request
+from puffle_accounts import hookimpl
+
+RESOURCE_IDS = ("metadata.crm",)
+
+@hookimpl
+def teardown_account(account):
+    url = f"{os.environ['CRM_BASE_URL']}/{account.metadata['crm']}?{os.environ['CRM_API_KEY']}"
+    urllib.request.urlopen(urllib.request.Request(url, method="DELETE"))
+    return "contact deleted"
+"""
+
+
+def test_it_shows_a_plugin_at_work_on_an_account_of_ones_own_and_keeps_the_database(
+    demo, tmp_path, fake_provider
+):
+    write_distribution(tmp_path / "site", "my-crm", PLUGIN)
+    account_id = "a1b2c3d4-0000-4000-8000-000000000001"
+    with_crm = json.dumps({"type": "email", "id": account_id, "metadata": {"crm": 7}})
+    inbox = json.dumps({"type": "email", "agentmail_inbox_id": "me@outreach.example"})
+    demo = demo(
+        *("--account", with_crm, "--account", inbox, "--database", "kept.db"),
+        *("--env", f"CRM_BASE_URL={fake_provider.url}", "--env", "CRM_API_KEY=a-key-of-mine"),
+        PYTHONPATH=str(tmp_path / "site"),
+    )
+    assert account_id in re.findall(r"^curl .*", demo.shown, re.MULTILINE)[3]
+    for number in (3, 4):
+        assert demo.curl(number).headers["Teardown-Status"] == "complete"
+    assert [sent.path for sent in fake_provider.requests] == ["/7?a-key-of-mine"]
+    assert demo.calls == ["agentmail: DELETE /v0/inboxes/me%40outreach.example -> 200"]
+    assert 'CRM_API_KEY="$CRM_API_KEY"' in demo.shown
+    assert "a-key-of-mine" not in demo.shown
+    demo.press(CTRL_C)
+    assert demo.process.wait(30) == 0
+    with closing(sqlite3.connect(tmp_path / "kept.db")) as kept:
+        assert kept.execute("SELECT count(*) FROM accounts").fetchone() == (3,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import email
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import pytest
 from support import APPLIED, ROOT, Gunicorn, only
 
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "bench", "*.db*")
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+SMARTLEAD = ROOT / "examples" / "puffle-smartlead"
 MODULES = {path.name for path in (ROOT / "plugins").glob("*.py")}
 
 
@@ -25,9 +28,8 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
     """The wheel that a clean copy of the tree makes."""
     folder = tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT, folder / "tree", ignore=NOT_SOURCE)
-    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
     made = subprocess.run(
-        [*pip, "wheel", "--no-deps", "--wheel-dir", folder / "made", folder / "tree"],
+        [*PIP, "wheel", "--no-deps", "--wheel-dir", folder / "made", folder / "tree"],
         capture_output=True,
         text=True,
     )
@@ -40,7 +42,22 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 @pytest.fixture(scope="module")
 def elsewhere(wheel, tmp_path_factory) -> Path:
     """A virtual environment with the wheel; its dependencies are those of this one."""
-    folder = tmp_path_factory.mktemp("venv")
+    return environment(tmp_path_factory.mktemp("venv"), wheel.filename)
+
+
+@pytest.fixture(scope="module")
+def with_smartlead(wheel, tmp_path_factory) -> Path:
+    """Another one, with the wheel of a third party's distribution too."""
+    folder = tmp_path_factory.mktemp("smartlead")
+    shutil.copytree(SMARTLEAD, folder / "tree", ignore=NOT_SOURCE)
+    build = ("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", folder)
+    subprocess.run([*PIP, *build, folder / "tree"], check=True)
+    [made] = folder.glob("*.whl")
+    return environment(tmp_path_factory.mktemp("venv"), wheel.filename, made)
+
+
+def environment(folder: Path, *wheels: Path | str) -> Path:
+    """Make a virtual environment with these wheels; return where its programs are."""
     venv.create(folder, with_pip=False)
     here, there = (
         sysconfig.get_path("purelib"),
@@ -48,8 +65,8 @@ def elsewhere(wheel, tmp_path_factory) -> Path:
     )
     (Path(there) / "dependencies.pth").write_text(here)
     python = folder / "bin" / "python"
-    install = ("install", "--quiet", "--no-deps", "--no-index", wheel.filename)
-    subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
+    install = ("install", "--no-deps", "--no-index", *wheels)
+    subprocess.run([*PIP, "--python", python, *install], check=True)
     return folder / "bin"
 
 
@@ -64,7 +81,7 @@ def test_it_installs_the_package_and_the_plugins_modules_and_nothing_else_at_the
         "puffle_accounts",
         *MODULES,
     }
-    assert len(MODULES) == 3
+    assert len(MODULES) == 4, "the three plugins, and pytest's"
 
 
 def test_it_holds_every_file_of_the_package(wheel):
@@ -89,6 +106,7 @@ def test_it_offers_one_command_and_the_three_plugins(wheel):
         "puffle_accounts": {
             name: f"puffle_{name}" for name in ("unipile", "instantly", "agentmail")
         },
+        "pytest11": {"puffle_accounts": "pytest_puffle_accounts"},
     }
 
 
@@ -113,7 +131,7 @@ def test_its_metadata_tells_the_python_the_extras_and_the_licence(wheel):
 def test_every_import_of_the_package_is_a_dependency_of_its_own(wheel):
     """Nothing comes along only because something else happens to need it, but Flask's own."""
     about = email.message_from_string(metadata(wheel, "METADATA"))
-    declared = {w.split(">")[0].split("[")[0].lower() for w in about.get_all("Requires-Dist")}
+    declared = {re.split(r"[>;\[]", w)[0].lower() for w in about.get_all("Requires-Dist")}
     declared |= {"werkzeug", "playhouse"}  # of Flask, of Peewee
     names = {
         "flask_httpauth": "flask-httpauth",
@@ -185,3 +203,63 @@ def test_the_wheel_alone_can_be_deployed(elsewhere, stack, tmp_path):
     assert stack.row(account)["status"] == "disconnected"
     assert "Using worker: gevent" in [line["event"] for line in server.lines()], "our settings"
     assert list(folder.iterdir()) == []
+
+
+# A third party's distribution
+
+
+def test_a_third_partys_tests_and_types_pass_where_both_are_installed(with_smartlead, tmp_path):
+    test = shutil.copy(SMARTLEAD / "test_puffle_smartlead.py", tmp_path)
+    python, here = with_smartlead / "python", {"cwd": tmp_path, "capture_output": True}
+    tested = subprocess.run([python, "-m", "pytest", "-q", test], text=True, **here)
+    assert tested.returncode == 0, tested.stdout
+    strict = ("--strict", "--python-executable", python, *SMARTLEAD.glob("*.py"))
+    typed = subprocess.run([sys.executable, "-m", "mypy", *strict], text=True, **here)
+    assert typed.returncode == 0, typed.stdout
+
+
+@only("sqlite")
+def test_a_third_partys_plugin_is_listed_checked_called_and_retried(
+    with_smartlead, stack, tmp_path, fake_provider
+):
+    settings = {"SMARTLEAD_API_KEY": "any", "SMARTLEAD_BASE_URL": fake_provider.url}
+
+    def command(*arguments: str) -> str:
+        ended = subprocess.run(
+            [with_smartlead / "puffle-accounts", *arguments],
+            env=stack.process_environ(**settings),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    assert re.search(
+        r"^smartlead +puffle-smartlead 1\.0 +teardown_account, check_provider, find_resources"
+        r" +metadata\.smartlead_email_account_id +ok$",
+        command("plugins"),
+        re.MULTILINE,
+    )
+    fake_provider.answer(200, [])
+    assert "provider smartlead: credentials accepted" in command("check")
+    server = Gunicorn(
+        *(stack, tmp_path / "gunicorn.log", "--config", "python:puffle_accounts.serving"),
+        python=with_smartlead / "python",
+        folder=tmp_path,
+        app="puffle_accounts.wsgi:app",
+        **settings,
+    )
+    fake_provider.forget().answer(503).answer(200, {"ok": True})
+    try:
+        server.wait_until_ready()
+        ended = stack.add_email(metadata={"smartlead_email_account_id": 123})
+        others = stack.add_linkedin(metadata={"smartlead_email_account_id": 124})
+        assert stack.delete(others).headers["Teardown-Status"] == "complete"
+        assert stack.delete(ended).headers["Teardown-Status"] == "partial"
+    finally:
+        server.kill()
+    assert [orphan["plugin"] for orphan in stack.orphans()] == ["smartlead"]
+    command("orphans", "retry")
+    assert stack.orphans() == []
+    assert [sent.path for sent in fake_provider.requests] == ["/email-accounts/123?api_key=any"] * 2

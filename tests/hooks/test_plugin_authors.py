@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import shutil
 import subprocess
@@ -12,26 +11,35 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from support import ROOT, only
+from support import ROOT
 
-from puffle_accounts import Account, TeardownFailed, testing
+from puffle_accounts import Account, TeardownFailed, testing, upstream
 from puffle_accounts.config import Config
 from puffle_accounts.hooks import hookspecs
 from puffle_accounts.hooks.hookspecs import GROUP
 from puffle_accounts.orphans.ledger import MOST_ATTEMPTS
 from puffle_accounts.testing import FakeProvider, account, call, check
 from puffle_accounts.text import MAX_LINE
-from puffle_accounts.upstream import Upstream, resource
+from puffle_accounts.upstream import Upstream
 
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
-EXAMPLE = ROOT / "examples" / "puffle-example-crm"
+TEMPLATE = ROOT / "examples" / "puffle-example-crm"
 HOOKS = [f for f in vars(hookspecs).values() if hasattr(f, f"{GROUP}_spec")]
 DESCRIBED = {
     **{hook.__name__: hook for hook in HOOKS},
     "TeardownFailed": TeardownFailed,
     "Upstream": Upstream,
-    **{f"Upstream.{name}": getattr(Upstream, name) for name in ("delete", "post", "get", "pages")},
-    "resource": resource,
+    **{
+        f"Upstream.{name}": getattr(Upstream, name)
+        for name in ("delete", "post", "put", "patch", "get", "pages")
+    },
+    **{
+        name: getattr(upstream, name)
+        for name in (
+            *("ClientCredentials", "basic", "in_query"),
+            *("request_id", "resource", "seconds_left"),
+        )
+    },
     **{name: getattr(testing, name) for name in ("account", "call", "check", "holdings")},
     "FakeProvider.answer": FakeProvider.answer,
 }
@@ -61,6 +69,13 @@ def test_the_page_explains_every_field_argument_and_name_that_authors_use():
     assert {field.name for field in fields(testing.Result)} <= named
     assert {field.name for field in fields(testing.Request)} <= named
     assert set(testing.__all__) - {"Request", "Result"} <= set(re.findall(r"\w+", PAGE))
+
+
+def test_the_client_exports_what_the_page_describes_and_nothing_by_accident():
+    described = {name for name in DESCRIBED if hasattr(upstream, name)}
+    there = {name for name, it in vars(upstream).items() if not inspect.ismodule(it)}
+    assert set(upstream.__all__) == described | {"UpstreamFailed"}
+    assert {name for name in there if not name.startswith("_")} == set(upstream.__all__)
 
 
 @pytest.mark.parametrize(
@@ -103,12 +118,12 @@ def test_all_python_on_the_page_belongs_to_a_file_that_is_tested_here(page):
 
 def test_the_pages_complete_plugin_is_the_example_and_its_test_begins_like_the_examples(page):
     for name in ("puffle_example_crm.py", "test_puffle_example_crm.py"):
-        assert (EXAMPLE / name).read_text().startswith((page / name).read_text())
+        assert (TEMPLATE / name).read_text().startswith((page / name).read_text())
     assert (page / "puffle_example_crm.py").read_text() == (
-        EXAMPLE / "puffle_example_crm.py"
+        TEMPLATE / "puffle_example_crm.py"
     ).read_text()
     (entry_point,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.M | re.S)
-    assert entry_point in (EXAMPLE / "pyproject.toml").read_text()
+    assert entry_point in (TEMPLATE / "pyproject.toml").read_text()
 
 
 def test_the_pages_example_of_each_hook_does_what_it_says(page, tmp_path):
@@ -131,65 +146,23 @@ def test_the_pages_wrapper_can_be_used(page, events):
     assert [event for event, _ in events() if event.startswith("took ")]
 
 
-# The example
+# The template
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory) -> Path:
-    """A folder into which pip has installed the example."""
-    source, site = tmp_path_factory.mktemp("source") / "example", tmp_path_factory.mktemp("site")
-    shutil.copytree(EXAMPLE, source)
-    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
-    offline = ("--no-index", "--no-deps", "--no-build-isolation")
-    done = subprocess.run(
-        [*pip, *offline, "--target", site, source], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return site
-
-
-def test_the_examples_own_tests_pass_where_it_is_installed(installed, tmp_path):
-    shutil.copy(EXAMPLE / "test_puffle_example_crm.py", tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--rootdir", tmp_path, tmp_path],
-        env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-    )
+def test_the_template_passes_its_tests_once_it_has_other_names(tmp_path):
+    """The commands of its README, which change nothing but names."""
+    readme = (TEMPLATE / "README.md").read_text()
+    [commands] = re.findall(r"^```console\n\$ cp (.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    (tmp_path / "examples").mkdir()
+    shutil.copytree(TEMPLATE, tmp_path / "examples" / TEMPLATE.name)
+    script = "set -e\ncp " + commands.replace("\n$ ", "\n")
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
+    made = tmp_path / "puffle-acme"
+    assert sorted(path.name for path in made.iterdir()) == [
+        *("README.md", "puffle_acme.py", "pyproject.toml", "test_puffle_acme.py")
+    ]
+    assert not re.search(r"(?i)example.?crm", "".join(path.read_text() for path in made.iterdir()))
+    tests = (sys.executable, "-m", "pytest", "-q", "-p", "no:schemathesis", "--rootdir", made, made)
+    done = subprocess.run(tests, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "6 passed" in done.stdout
-
-
-@only("sqlite")
-def test_the_installed_example_is_listed_checked_called_and_retried(stack, gunicorn, installed):
-    with FakeProvider() as crm:
-        environ = {
-            "PYTHONPATH": str(installed),
-            "EXAMPLE_CRM_API_KEY": "any",
-            "EXAMPLE_CRM_BASE_URL": crm.url,
-        }
-        shown = stack.command("plugins", **environ)
-        assert shown.returncode == 0
-        assert re.search(
-            r"^example-crm +puffle-example-crm 1\.0"
-            r" +teardown_account, check_provider, find_resources"
-            r" +metadata\.example_crm_contact +ok$",
-            shown.stdout,
-            re.MULTILINE,
-        )
-        assert (
-            "provider example-crm: credentials accepted" in stack.command("check", **environ).stdout
-        )
-
-        gunicorn(**environ)
-        crm.requests.clear()
-        crm.answer(503).answer(200)
-        ended = stack.add_email(metadata={"example_crm_contact": "c/1"})
-        others = stack.add_linkedin(metadata={"example_crm_contact": "c-2"})
-        assert stack.delete(others).headers["Teardown-Status"] == "complete"
-        assert stack.delete(ended).headers["Teardown-Status"] == "partial"
-        assert [orphan["plugin"] for orphan in stack.orphans()] == ["example-crm"]
-        retried = stack.command("orphans", "retry", **environ)
-        assert retried.returncode == 0, retried.stdout
-        assert stack.orphans() == []
-        assert [request.path for request in crm.requests] == ["/contacts/c%2F1"] * 2
+    assert 'acme = "puffle_acme"' in (made / "pyproject.toml").read_text()

@@ -1,0 +1,68 @@
+"""How long a provider asks to be left alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from puffle_accounts import clock
+from puffle_accounts.transport import Answer
+
+SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
+DATE = re.compile(r"[a-z]{3,9},? ", re.IGNORECASE)  # begins with a day of the week
+EPOCH = 1e9  # what is more is a moment (after 2001), what is less are seconds from now
+
+
+def asked_for(answer: Answer, in_body: Any) -> float | None:
+    """Return the seconds to wait, `None` where none are told.
+
+    `Retry-After` is made for it. Else what the body says; else, if the limit of requests is the
+    reason, when that is lifted.
+
+    Args:
+        in_body: what the body says, if that is known to say so.
+    """
+    found = after(answer.header("retry-after"))
+    if found is None:
+        found = _seconds(in_body)
+    if found is None and answer.status == 429:
+        found = _reset(answer.header("x-ratelimit-reset"))
+    return found
+
+
+def after(value: str) -> float | None:
+    """Return the seconds of a Retry-After header, which may hold a date (RFC 9110 §10.2.3).
+
+    `None` is for what cannot be read: it backs off, for nobody said "now".
+    """
+    if SECONDS.fullmatch(value):
+        return float(value)
+    if not DATE.match(value):
+        return None
+    try:
+        date = parsedate_to_datetime(value).replace(tzinfo=timezone.utc)  # by definition
+        return max((date - clock.now()).total_seconds(), 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _reset(value: str) -> float | None:
+    """Return the seconds of an X-RateLimit-Reset, which no standard defines.
+
+    Smartlead and SendGrid give a Unix time, Unipile v2 seconds from now.
+    """
+    seconds = _seconds(value)
+    if seconds is None or seconds < EPOCH:
+        return seconds
+    return max(seconds - clock.now().timestamp(), 0.0)
+
+
+def _seconds(value: Any) -> float | None:
+    if isinstance(value, str):
+        return float(value) if SECONDS.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value < math.inf else None
