@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -99,6 +100,22 @@ class Nginx(Gateway):
         (self.folder / "nginx.conf").write_text(NGINX.format(folder=self.folder))
         self.folder.chmod(0o755)  # its worker is somebody else
         return [shutil.which("nginx", path=WHERE), "-p", self.folder, "-c", "nginx.conf"]
+
+    def take_out(self, address: str) -> None:
+        """Send nothing more there, as the site says how."""
+        self._reload(f"server {address} ", f"server {address} down ")
+
+    def put_back(self, address: str) -> None:
+        self._reload(f"server {address} down ", f"server {address} ")
+
+    def _reload(self, line: str, instead: str) -> None:
+        site, gone = self.folder / "site.conf", "exited with code 0"
+        text = site.read_text()
+        assert line in text
+        site.write_text(text.replace(line, instead))
+        before = self.log().count(gone)
+        self.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.log().count(gone) > before)  # with what it had under way
 
 
 class Caddy(Gateway):

@@ -106,11 +106,13 @@ def test_two_instances_restarted_one_after_the_other_refuse_nobody(
     addresses = ["{}:{}".format(*server.address) for server in servers]
     with Nginx(addresses, certificate) as gateway, Load(gateway.url, stack.key, accounts) as load:
         load.wait_for(20)
-        for server in servers:
+        for server, address in zip(servers, addresses, strict=True):
+            gateway.take_out(address)
             assert server.stop() == 0
             load.wait_for(20)
             start(server.address[1])
-            time.sleep(2)  # as the site says
+            gateway.put_back(address)
+            load.wait_for(20)
     load.tell("two instances behind nginx")
     assert_nobody_was_refused(load, stack, accounts)
 
