@@ -15,7 +15,7 @@ from playhouse.shortcuts import model_to_dict
 
 from puffle_accounts import clock, gauges
 from puffle_accounts.cli import health
-from puffle_accounts.cli.terminal import Group, current_service, cut, json_array, table
+from puffle_accounts.cli.terminal import Group, current_service, cut, echo, json_array, table
 from puffle_accounts.database.models import Orphan
 from puffle_accounts.hooks.registry import Plugin
 from puffle_accounts.orphans.attempt import RESULTS, Retrier
@@ -43,7 +43,7 @@ def list_(as_json: bool) -> None:
     table(("ID", "PLUGIN", "ACCOUNT", "TRIES", "NEXT", "REASON"), shown)
     counts = ledger.counts()
     more = f" ({MOST_ROWS} shown; --json shows all)" if counts["all"] > MOST_ROWS else ""
-    click.echo(health.orphans_said(counts) + more)
+    echo(health.orphans_said(counts) + more)
 
 
 def _orphan_row(orphan: Orphan, now: datetime) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ def retry_(limit: int | None, only: str | None, parked: bool, every: float | Non
             Repetition(retrier, scope, every, stop).work()
         return
     results = _with_progress(retrier, scope, stop)
-    click.echo(_retry_said(service, results))
+    echo(_retry_said(service, results))
     sys.exit(results["failed"] + results["parked"] > 0)
 
 
@@ -143,7 +143,7 @@ def drop(ids: tuple[str, ...], reason: str) -> None:
             raise click.ClickException(f"{many} the id {one_line(given)}; nothing was dropped")
     for orphan_id in dict.fromkeys(orphan_id for (orphan_id,) in found):
         if ledger.drop(orphan_id, reason):
-            click.echo(f"dropped {orphan_id}")
+            echo(f"dropped {orphan_id}")
 
 
 @group.command("count")
