@@ -16,6 +16,7 @@ from puffle_accounts import database, hookimpl, live
 from puffle_accounts.account import ID_COLUMNS
 from puffle_accounts.database.pooled import WAIT
 from puffle_accounts.database.schema import rehearsal
+from puffle_accounts.errors import DeleteFailed
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.service import Service
 from puffle_accounts.testing import account
@@ -103,9 +104,9 @@ class Provider:
         self.plugin = plugin_of("crm", RESOURCE_IDS=ID_COLUMNS, teardown_account=teardown_account)
 
 
-def end(url: str, account_id: str) -> list[str]:
+def end(url: str, account_id: str, provider: Provider | None = None) -> list[str]:
     """End an account as a DELETE does; return the accounts that were torn down upstream."""
-    store, provider = database.connect(url), Provider()
+    store, provider = database.connect(url), provider or Provider()
     service = Service(store, Plugins((provider.plugin,)), 5)
     try:
         with store.reading():
@@ -450,8 +451,9 @@ def test_a_policy_that_allows_is_no_obstacle_and_one_that_is_missing_is_named(ro
     [said] = said_by_check(service)
     assert "DELETE no row of accounts" in said
     inbox = insert(postgres_url, type="email", email_address="a@b.co")
-    with pytest.raises(Exception, match="did not change its row"):
-        end(service, inbox)
+    with pytest.raises(DeleteFailed, match="did not change its row"):
+        end(service, inbox, provider := Provider())
+    assert provider.seen == [inbox], "the provider is asked once"
     execute(postgres_url, "CREATE POLICY deleting ON accounts FOR DELETE USING (true)")
     assert said_by_check(service) == ["up to date"]
     assert end(service, inbox) == [inbox]
