@@ -48,7 +48,7 @@ def find(only: str | None, hours: float, missing: bool, as_json: bool) -> None:
         raise click.UsageError(f"--older-than must be a number of hours up to {MOST_HOURS}")
     service = current_service()
     before = service.ledger.now() - timedelta(hours=hours)
-    searches = [Search(service.ledger, p, before) for p in _searchable(service.plugins, only)]
+    searches = [Search(service.database, p, before) for p in _searchable(service.plugins, only)]
     asked = [search for search in searches if _ask(search)]
     found = [row for search in searches for row in _forgotten_rows(search)]
     if missing:  # of a list that was read in part, nearly all accounts would seem to be
@@ -157,7 +157,7 @@ def adopt(name: str, ids: tuple[str, ...], reason: str) -> None:
         )
     _refuse_unusable(ids)
     try:
-        new = forgotten.adopt(service.ledger, plugin, dict.fromkeys(ids), reason)
+        new = forgotten.adopt(service.database, plugin, dict.fromkeys(ids), reason)
     except ResourceInUse as error:
         raise click.ClickException(
             f"a live account uses {one_line(error)}; nothing was adopted"

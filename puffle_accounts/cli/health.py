@@ -16,6 +16,7 @@ from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.hooks import faults, registry
 from puffle_accounts.hooks.hookimpls import CHECK
 from puffle_accounts.hooks.registry import Plugin
+from puffle_accounts.orphans import standing
 from puffle_accounts.service import Service
 from puffle_accounts.text import counted, one_line
 
@@ -61,7 +62,7 @@ def _database(service: Service) -> Iterator[Finding]:
     if flaws:
         return
     yield Finding(True, "schema", said)
-    counts = service.ledger.counts()
+    counts = standing.counts(service.database)
     yield Finding(True, "orphans", orphans_said(counts), doubtful=bool(counts["old"]))
 
 
