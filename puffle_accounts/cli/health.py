@@ -50,19 +50,18 @@ def check(service: Service, local: bool = False) -> Iterator[Finding]:
 
 def _database(service: Service) -> Iterator[Finding]:
     try:
-        versions = schema.versions(service.database)
-        if not versions.pending:
+        flaws, said = list(schema.flaws(service.database)), schema.versions(service.database).said
+        if not flaws:
             service.database.require_writes()
     except (DatabaseUnavailable, PeeweeException) as error:
         yield Finding(False, "database", one_line(error))
         return
     yield Finding(True, "database", f"answers{service.database.by_way_of}")
-    flaws = [versions.said] if versions.pending else list(schema.flaws(service.database))
     for flaw in flaws:
         yield Finding(False, "schema", flaw)
     if flaws:
         return
-    yield Finding(True, "schema", versions.said)
+    yield Finding(True, "schema", said)
     counts = standing.counts(service.database)
     yield Finding(True, "orphans", orphans_said(counts), doubtful=bool(counts["old"]))
 

@@ -15,7 +15,7 @@ import click
 
 from puffle_accounts import gauges, leases
 from puffle_accounts.cli import health
-from puffle_accounts.cli.terminal import Group, current_service, cut, json_array, table
+from puffle_accounts.cli.terminal import Group, current_service, cut, echo, json_array, table
 from puffle_accounts.hooks.registry import Plugin
 from puffle_accounts.orphans import standing
 from puffle_accounts.orphans.attempt import RESULTS, Retrier
@@ -45,7 +45,7 @@ def list_(as_json: bool) -> None:
     table(("ID", "PLUGIN", "ACCOUNT", "TRIES", "NEXT", "REASON"), shown)
     counts = standing.counts(service.database)
     more = f" ({MOST_ROWS} shown; --json shows all)" if counts["all"] > MOST_ROWS else ""
-    click.echo(health.orphans_said(counts) + more)
+    echo(health.orphans_said(counts) + more)
 
 
 def _orphan_row(orphan: dict[str, Any], now: datetime) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def retry_(limit: int | None, only: str | None, parked: bool, every: float | Non
             Repetition(retrier, scope, every, stop).work()
         return
     results = _with_progress(retrier, scope, stop)
-    click.echo(_retry_said(service, results))
+    echo(_retry_said(service, results))
     sys.exit(results["failed"] + results["parked"] > 0)
 
 
@@ -154,7 +154,7 @@ def drop(ids: tuple[str, ...], reason: str) -> None:
             raise click.ClickException(f"{many} the id {one_line(given)}; nothing was dropped")
     for key in dict.fromkeys(key for (key,) in found):
         if service.ledger.drop(key, reason):
-            click.echo(f"dropped {one_line(key)}")
+            echo(f"dropped {one_line(key)}")
 
 
 @group.command("count")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from peewee import DataError, PeeweeException
 
@@ -17,7 +17,7 @@ from puffle_accounts.orphans.ledger import Claimed, Ledger
 from puffle_accounts.orphans.superseded import UNDECIDED, Verdict, look
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.telemetry import telemetry
-from puffle_accounts.telemetry.silent import Attributes, Span
+from puffle_accounts.telemetry.silent import NOBODY, Attributes, Span
 from puffle_accounts.text import one_line
 
 RESULTS = ("done", "superseded", "failed", "parked")
@@ -47,7 +47,7 @@ class Attempt:
     hopeless: str | None = None
     failures: tuple[Outcome, ...] = ()
     ms: int = 0
-    span: Span = field(default_factory=Span)
+    span: Span = NOBODY
 
     @property
     def refused(self) -> str | None:
@@ -80,6 +80,7 @@ class Retrier:
             "puffle.orphan.attempts": orphan.attempts,
             "puffle.account.id": orphan.account_id,
             "puffle.account.type": orphan.account.kind if orphan.account else None,
+            "puffle.request.id": orphan.request_id,
         }
         with telemetry.retry(f"retry {orphan.plugin}", about, orphan.origin) as span:
             attempt = self._call(orphan)
