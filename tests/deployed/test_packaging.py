@@ -115,17 +115,18 @@ def test_its_metadata_tells_the_python_the_extras_and_the_licence(wheel):
     assert (about["Name"], about["Requires-Python"]) == ("puffle-accounts", ">=3.10")
     assert about["License"] == "MIT"
     assert any(name.endswith("/LICENSE") for name in wheel.namelist())
-    assert set(about.get_all("Provides-Extra")) == {"postgres", "gevent", "socks", "test"}
+    assert set(about.get_all("Provides-Extra")) == {"postgres", "gevent", "otel", "socks", "test"}
     wanted = about.get_all("Requires-Dist")
     for extra, package in (
         ("postgres", "psycopg"),
         ("gevent", "gevent"),
         ("gevent", "packaging"),
+        ("otel", "opentelemetry-api"),
         ("test", "pytest"),
     ):
         assert any(w.startswith(package) and f'extra == "{extra}"' in w for w in wanted)
     always = [w for w in wanted if "extra ==" not in w]
-    assert not [w for w in always if w.startswith(("psycopg", "gevent", "pytest"))]
+    assert not [w for w in always if w.startswith(("psycopg", "gevent", "pytest", "opentelemetry"))]
 
 
 def test_every_import_of_the_package_is_a_dependency_of_its_own(wheel):
@@ -136,6 +137,7 @@ def test_every_import_of_the_package_is_a_dependency_of_its_own(wheel):
     names = {
         "flask_httpauth": "flask-httpauth",
         "psycopg_pool": "psycopg-pool",
+        "opentelemetry": "opentelemetry-api",
         "socks": "pysocks",
         "yaml": "pyyaml",
     }
