@@ -15,8 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from puffle_accounts import Account
-    from puffle_accounts.testing import FakeProvider, Result
-    from puffle_accounts.testing.application import PluginService
+    from puffle_accounts.testing import FakeProvider, PluginService, Result
 
 
 @pytest.fixture
@@ -62,7 +61,8 @@ def service(
     `add(account)` or `add(type=…, metadata={…})` for accounts, `delete(account)` to send a
     DELETE, `orphans()` to look at what was left behind, and `retry()` to try it again.
     """
-    from puffle_accounts.testing.application import PluginService, undisturbed
+    from puffle_accounts.testing import PluginService
+    from puffle_accounts.testing.application import undisturbed
 
     made: list[PluginService] = []
 

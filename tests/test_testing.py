@@ -17,13 +17,14 @@ from puffle_accounts.testing import (
     BrokenPlugin,
     FakeProvider,
     PluginConformance,
+    PluginService,
     Reply,
     Result,
     account,
     call,
     check,
 )
-from puffle_accounts.testing.application import PluginService, undisturbed
+from puffle_accounts.testing.application import undisturbed
 from puffle_accounts.testing.calls import KEY
 from puffle_accounts.upstream import ClientCredentials, Upstream
 

@@ -7,13 +7,13 @@ import puffle_smartlead
 from puffle_accounts.testing import (
     FakeProvider,
     PluginConformance,
+    PluginService,
     Reply,
     Result,
     account,
     check,
     holdings,
 )
-from puffle_accounts.testing.application import PluginService
 
 MAILBOX = account(metadata={"smartlead_email_account_id": 123})
 DELETED = {"ok": True, "message": "Email account deleted successfully!", "emailAccountId": 123}
