@@ -6,6 +6,7 @@
      +-- BrokenPlugin           a plugin cannot be used
      +-- TeardownFailed         something of an account is left at its provider; for plugins
      |    +-- UpstreamFailed    the provider's answer, or its silence, says so
+     |    +-- PluginFault       a plugin gave what its hook may not give
      +-- DatabaseUnavailable    the database did not answer, takes no writes, or has no tables
      +-- DeleteFailed           the account's row could not be changed, and is still there
      +-- ResourceInUse          a live account uses what somebody wants to have torn down
@@ -59,6 +60,10 @@ class TeardownFailed(Exception):
 
 class UpstreamFailed(TeardownFailed):
     """The provider did not do it: `Upstream` says so."""
+
+
+class PluginFault(TeardownFailed):
+    """A plugin gave what its hook may not give; the message says what."""
 
 
 class DatabaseUnavailable(Exception):

@@ -17,6 +17,7 @@ from puffle_accounts.idempotency import LEASE_MARGIN, IdempotencyKeys, Lease
 from puffle_accounts.live import Found
 from puffle_accounts.orphans.ledger import Ledger
 from puffle_accounts.teardown import Outcome
+from puffle_accounts.telemetry import telemetry
 
 ROUNDS = 3
 MOMENT = 1.0  # seconds: what fails sooner is a broken connection, and one may be had by then
@@ -58,7 +59,14 @@ class Service:
             DatabaseUnavailable: it did not answer before a provider was called.
             KeyInUse: the lease was lost to another request; nothing is stored.
         """
-        ending = _Ending(self, found, lease)
+        account = found.account
+        asked = {"puffle.account.id": account.id, "puffle.account.type": account.kind}
+        with telemetry.begin("teardown", asked) as span:
+            status = self._end(_Ending(self, found, lease))
+            span.set({"puffle.teardown.status": status})
+        return status
+
+    def _end(self, ending: _Ending) -> str:
         try:
             for _ in range(ROUNDS):
                 left = ending.tear_down()
@@ -84,6 +92,8 @@ class _Ending:
 
     def tear_down(self) -> list[Outcome]:
         """Call every plugin that the account concerns; return what is left, one per plugin."""
+        if self._found.unreadable:
+            raise self.failed(f"its {self._found.unreadable} cannot be read exactly: correct it")
         account = self._found.account
         concerned = [] if account.is_disconnected else self._service.plugins.concerned(account)
         in_use = self._in_use_by_others(concerned) if self._found.may_share else set()

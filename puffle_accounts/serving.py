@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from gunicorn.glogging import Logger as GunicornLogger
 
+from puffle_accounts import instrumented
 from puffle_accounts.config import GRACE, Config, count, log_format, text
 from puffle_accounts.errors import ConfigError
 from puffle_accounts.logs import formatter
@@ -110,8 +111,13 @@ def _rehearse() -> None:
     Plugins read their own variables, and the master must not import them; each worker would say
     the same again, in the middle of gunicorn's own lines.
     """
-    command = (sys.executable, "-c", REHEARSAL)
-    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    ended = subprocess.run(
+        (sys.executable, "-c", REHEARSAL),
+        env=instrumented.without(os.environ),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if ended.returncode == APP_LOAD_ERROR:
         sys.stderr.write(ended.stderr)
         sys.exit(APP_LOAD_ERROR)
@@ -159,4 +165,5 @@ secure_scheme_headers: dict[str, str] = {}
 
 logger_class = Logger
 
+instrumented.leave_to_workers()
 _rehearse()

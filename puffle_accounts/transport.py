@@ -25,6 +25,7 @@ from requests.utils import get_auth_from_url, prepend_scheme_if_needed, select_p
 from urllib3.util.ssltransport import SSLTransport
 
 from puffle_accounts.errors import ConfigError
+from puffle_accounts.telemetry import telemetry
 
 POOL = 512  # idle connections per provider
 CONNECT_SECONDS = 3.05  # for all addresses of a name together, and again for TLS and a proxy
@@ -284,12 +285,27 @@ class Transport:
         Raises:
             NoAnswer: there is none.
         """
-        fields = {**self._headers, **headers}
-        if body is not None or method in WITH_BODY:
-            fields["Content-Length"] = str(len(body or b""))
+        url = f"{self._url.scheme}://{_authority(self._url)}{self._url.path.rstrip('/')}{path}"
+        with telemetry.request(method, url, *_address(self._url)) as span:
+            fields = {**self._headers, **headers, **span.headers}
+            if body is not None or method in WITH_BODY:
+                fields["Content-Length"] = str(len(body or b""))
+            answer = self._send(method, path, fields, body or b"", clock, wanted)
+            telemetry.answered(span, answer.status)
+            return answer
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        fields: Mapping[str, str],
+        body: bytes,
+        clock: Clock,
+        wanted: Wanted,
+    ) -> Answer:
         if self._query:
             path += f"{'&' if '?' in path else '?'}{self._query}"
-        request = _head(f"{method} {self._target}{path} HTTP/1.1", fields) + (body or b"")
+        request = _head(f"{method} {self._target}{path} HTTP/1.1", fields) + body
         try:
             kept = self._kept()
             if kept:

@@ -36,7 +36,13 @@ from puffle_accounts.orphans.retry import Pass, Scope
 from puffle_accounts.resources import declared
 
 ROOT = Path(__file__).parents[1]
-MIGRATIONS = ("0001_initial", "0002_live_accounts", "0003_verbatim_snapshots", "0004_resource_ids")
+MIGRATIONS = (
+    "0001_initial",
+    "0002_live_accounts",
+    "0003_verbatim_snapshots",
+    "0004_resource_ids",
+    "0005_hashed_ids",
+)
 APPLIED = "".join(f"applied {name}\n" for name in MIGRATIONS)
 COLUMN_OF = {
     "unipile": "provider_account_id",
@@ -267,7 +273,11 @@ class Stack:
 
 
 class Gunicorn:
-    """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group."""
+    """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group.
+
+    Args:
+        by: the command that starts it, if it is not started by itself.
+    """
 
     def __init__(
         self,
@@ -277,6 +287,7 @@ class Gunicorn:
         python: str | Path = sys.executable,
         folder: Path = ROOT,
         app: str = "wsgi:app",
+        by: tuple[str, ...] = (),
         **environ: str,
     ) -> None:
         self.log = log
@@ -286,7 +297,7 @@ class Gunicorn:
             self.url = "http://{}:{}".format(*self.address)
             self.process = subprocess.Popen(
                 [
-                    *(python, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"),
+                    *(*by, python, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"),
                     *("--workers", "1", *arguments, app),
                 ],
                 cwd=folder,

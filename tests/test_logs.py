@@ -181,7 +181,8 @@ def test_a_plugins_own_lines_carry_the_request_id_and_its_traceback_is_logged_on
     assert stack.delete(stack.add(type="smtp"), X_Request_ID="r-1").status_code == 200
     lines = events(server.log.read_text())
     assert of(lines, "crm.asked")["request_id"] == "r-1"
-    failed = of(lines, "teardown.failed")
+    failed = of(lines, "plugin.failed")
+    assert failed["level"] == "error"
     assert failed["outcome"] == "KeyError: 'what the plugin did wrong'"
     assert failed["exception"].startswith(TRACEBACK)
     assert "in teardown_account" in failed["exception"]
@@ -207,7 +208,7 @@ def test_no_part_of_a_traceback_holds_control_characters_or_is_endless(logged, l
 
     use(live, crm=fail)
     assert live.delete(live.add(type="smtp")).status_code == 200
-    trace = of(logged(), "teardown.failed")["exception"]
+    trace = of(logged(), "plugin.failed")["exception"]
     assert "\x1b" not in trace
     assert "SyntaxError: odd" in trace
     assert max(map(len, trace.splitlines())) <= 510, "500 and the indentation"

@@ -16,6 +16,7 @@ from support import only, plugin_of, use, write_distribution
 from puffle_accounts import TeardownFailed, clock, hookimpl, teardown
 from puffle_accounts.database.pooled import CONNECTIONS
 from puffle_accounts.database.sqlite import Sqlite
+from puffle_accounts.errors import UpstreamFailed
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.testing import account
 
@@ -188,16 +189,34 @@ def test_what_a_plugin_says_it_did_is_logged_as_one_clean_line(live, events, sai
 
 @only("sqlite")
 @pytest.mark.parametrize(
-    ("error", "tracebacks"), [(ValueError("boom"), 1), (TeardownFailed("left"), 0)]
+    ("error", "said", "tracebacks"),
+    [
+        (ValueError("boom"), ("plugin.failed", "ERROR"), 1),
+        (SystemExit(3), ("plugin.failed", "ERROR"), 1),
+        (TeardownFailed("left"), ("teardown.failed", "WARNING"), 0),
+        (UpstreamFailed("429"), ("teardown.failed", "WARNING"), 0),
+    ],
 )
-def test_an_exception_logs_its_traceback_once_and_a_teardown_failed_none(
-    live, events, error, tracebacks
+def test_what_a_plugin_did_not_announce_is_its_fault_in_requests_and_in_retries(
+    live, events, error, said, tracebacks
 ):
     use(live, crm=does(error))
     live.delete(live.add_email())
-    failed = [fields for event, fields in events() if event == "teardown.failed"]
-    assert [fields["plugin"] for fields in failed] == ["crm"]
-    assert sum(bool(fields["exc_info"]) for _, fields in events()) == tracebacks
+    live.make_due()
+    live.retry()
+    failed = [(event, f) for event, f in events() if event.endswith(".failed")]
+    assert [(event, fields["levelname"]) for event, fields in failed] == [said] * 2
+    assert {fields["plugin"] for _, fields in failed} == {"crm"}
+    assert sum(bool(fields["exc_info"]) for _, fields in events()) == 2 * tracebacks
+
+
+@only("sqlite")
+def test_a_wrong_return_value_is_a_fault_without_a_traceback(live, events):
+    use(live, crm=lambda account: 42)
+    live.delete(live.add_email())
+    [fields] = [fields for event, fields in events() if event == "plugin.failed"]
+    assert (fields["levelname"], fields["hook"]) == ("ERROR", "teardown_account")
+    assert (fields["outcome"], fields["exc_info"]) == ("returned int instead of None or text", None)
 
 
 def test_the_deadline_is_for_all_hooks_together(live):

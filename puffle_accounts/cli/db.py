@@ -24,10 +24,15 @@ def upgrade() -> None:
 
 @group.command("status")
 def status() -> None:
-    """Show the migrations; exit 1 if one is pending."""
-    rows = schema.status(current_service().database)
+    """Show the migrations, and whether the tables are older or newer than this code.
+
+    Exit 1 if they are older: a migration is pending.
+    """
+    database = current_service().database
+    rows, versions = schema.status(database), schema.versions(database)
     width = max(len(name) for name, _ in rows)
     for name, applied in rows:
         said = f"applied {applied:%Y-%m-%d %H:%M}" if applied else "pending"
         click.echo(f"{name:{width}}  {said}")
-    sys.exit(any(applied is None for _, applied in rows))
+    click.echo(versions.said, err=True)
+    sys.exit(bool(versions.pending))

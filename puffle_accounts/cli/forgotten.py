@@ -15,7 +15,7 @@ from peewee import PeeweeException
 from puffle_accounts import resources
 from puffle_accounts.cli.terminal import current_service, json_array, table
 from puffle_accounts.errors import DatabaseUnavailable, ResourceInUse, TeardownFailed
-from puffle_accounts.hooks import registry
+from puffle_accounts.hooks import faults, registry
 from puffle_accounts.hooks.hookimpls import FIND
 from puffle_accounts.hooks.registry import Plugin, Plugins
 from puffle_accounts.orphans import forgotten
@@ -78,7 +78,10 @@ def _ask(search: Search) -> bool:
             search.compare(bar)
     except (DatabaseUnavailable, PeeweeException):
         raise
-    except Exception as error:  # whatever a plugin does
+    except (Exception, SystemExit) as error:  # whatever a plugin does
+        if faults.is_fault(error):
+            fields = {"plugin": plugin.name, "outcome": one_line(error)}
+            faults.report(error, FIND, fields)
         click.echo(f"{plugin.name} could not be asked: {one_line(error)}", err=True)
         return False
     return True

@@ -13,44 +13,57 @@ from peewee import PeeweeException
 from puffle_accounts import context
 from puffle_accounts.database import schema
 from puffle_accounts.errors import DatabaseUnavailable
-from puffle_accounts.hooks import registry
+from puffle_accounts.hooks import faults, registry
+from puffle_accounts.hooks.hookimpls import CHECK
 from puffle_accounts.hooks.registry import Plugin
 from puffle_accounts.service import Service
 from puffle_accounts.text import counted, one_line
 
 
 class Finding(NamedTuple):
-    """One line of the report."""
+    """One line of the report; what is only doubtful keeps nobody from working."""
 
     ok: bool
     what: str
     said: str
+    doubtful: bool = False
+
+    @property
+    def state(self) -> str:
+        """`ok`, `warn` or `fail`."""
+        return "fail" if not self.ok else "warn" if self.doubtful else "ok"
 
 
-def check(service: Service) -> Iterator[Finding]:
-    """Look at the database, its tables, the plugins and each provider's credentials."""
+def check(service: Service, local: bool = False) -> Iterator[Finding]:
+    """Look at the database, its tables, the plugins and each provider's credentials.
+
+    Args:
+        local: ask no provider.
+    """
     yield from _database(service)
     for plugin in service.plugins.all:
         yield Finding(plugin.problem is None, f"plugin {plugin.name}", plugin.state)
-    yield from _providers(service.plugins.active, service.timeout)
+    if not local:
+        yield from _providers(service.plugins.active, service.timeout)
 
 
 def _database(service: Service) -> Iterator[Finding]:
     try:
-        pending = [name for name, applied in schema.status(service.database) if not applied]
-        if not pending:
+        versions = schema.versions(service.database)
+        if not versions.pending:
             service.database.require_writes()
     except (DatabaseUnavailable, PeeweeException) as error:
         yield Finding(False, "database", one_line(error))
         return
     yield Finding(True, "database", f"answers{service.database.by_way_of}")
-    if pending:
-        hint = "run puffle-accounts db upgrade"
-        yield Finding(False, "schema", f"{counted(len(pending), 'pending migration')}: {hint}")
+    flaws = [versions.said] if versions.pending else list(schema.flaws(service.database))
+    for flaw in flaws:
+        yield Finding(False, "schema", flaw)
+    if flaws:
         return
-    yield Finding(True, "schema", "up to date")
+    yield Finding(True, "schema", versions.said)
     counts = service.ledger.counts()
-    yield Finding(True, "orphans", orphans_said(counts))
+    yield Finding(True, "orphans", orphans_said(counts), doubtful=bool(counts["old"]))
 
 
 def orphans_said(counts: dict[str, int]) -> str:
@@ -63,12 +76,12 @@ def orphans_said(counts: dict[str, int]) -> str:
 
 def _providers(active: list[Plugin], timeout: float) -> Iterator[Finding]:
     """Ask all providers at the same time; one that hangs is not waited for."""
-    asked = [(f"provider {p.name}", call) for p in active for call in registry.checks(p)]
+    asked = [(plugin.name, call) for plugin in active for call in registry.checks(plugin)]
     deadline = time.monotonic() + timeout
     answers: SimpleQueue[Finding] = SimpleQueue()
-    for what, call in asked:
-        threading.Thread(target=_ask, args=(what, call, deadline, answers), daemon=True).start()
-    waiting = [what for what, _ in asked]
+    for name, call in asked:
+        threading.Thread(target=_ask, args=(name, call, deadline, answers), daemon=True).start()
+    waiting = [_title(name) for name, _ in asked]
     while waiting:
         try:
             finding = answers.get(timeout=max(deadline - time.monotonic(), 0))
@@ -79,13 +92,20 @@ def _providers(active: list[Plugin], timeout: float) -> Iterator[Finding]:
     yield from (Finding(False, what, f"no answer within {timeout:g} s") for what in waiting)
 
 
+def _title(plugin: str) -> str:
+    return f"provider {plugin}"
+
+
 def _ask(
-    what: str, call: Callable[[], object], deadline: float, answers: SimpleQueue[Finding]
+    plugin: str, call: Callable[[], object], deadline: float, answers: SimpleQueue[Finding]
 ) -> None:
     context.deadline.set(deadline)
     try:
         call()
     except BaseException as error:  # whatever a plugin does
-        answers.put(Finding(False, what, one_line(error) or type(error).__name__))
+        said = one_line(error) or type(error).__name__
+        if faults.is_fault(error):
+            faults.report(error, CHECK, {"plugin": plugin, "outcome": said})
+        answers.put(Finding(False, _title(plugin), said))
     else:
-        answers.put(Finding(True, what, "credentials accepted"))
+        answers.put(Finding(True, _title(plugin), "credentials accepted"))

@@ -13,7 +13,7 @@ from itertools import islice
 import click
 from playhouse.shortcuts import model_to_dict
 
-from puffle_accounts import clock
+from puffle_accounts import clock, gauges
 from puffle_accounts.cli import health
 from puffle_accounts.cli.terminal import Group, current_service, cut, json_array, table
 from puffle_accounts.database.models import Orphan
@@ -89,7 +89,8 @@ def retry_(limit: int | None, only: str | None, parked: bool, every: float | Non
     retrier = Retrier(service.ledger, service.plugins, service.timeout)
     scope = Scope(_concerned(service, only), parked, limit or math.inf)
     if every is not None:
-        Repetition(retrier, scope, every, stop).work()
+        with gauges.of_orphans(service):
+            Repetition(retrier, scope, every, stop).work()
         return
     results = _with_progress(retrier, scope, stop)
     click.echo(_retry_said(service, results))

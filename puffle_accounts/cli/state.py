@@ -8,7 +8,9 @@ import click
 from flask.cli import with_appcontext
 
 from puffle_accounts.cli import health
-from puffle_accounts.cli.terminal import current_service, table
+from puffle_accounts.cli.terminal import current_service, json_array, table
+
+SHOWN = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
 @click.command("plugins")
@@ -35,10 +37,15 @@ def plugins() -> None:
 
 @click.command("check")
 @with_appcontext
-def check() -> None:
+@click.option("--local", is_flag=True, help="Ask no provider: for a readiness probe.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def check(local: bool, as_json: bool) -> None:
     """Look whether all is there that a DELETE needs; exit 1 if not."""
-    bad = False
-    for finding in health.check(current_service()):
-        bad |= not finding.ok
-        click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.said}")
-    sys.exit(bad)
+    found = []
+    for finding in health.check(current_service(), local):
+        found.append(finding)
+        if not as_json:
+            click.echo(f"{SHOWN[finding.state]}  {finding.what}: {finding.said}")
+    if as_json:
+        json_array({"what": f.what, "state": f.state, "said": f.said} for f in found)
+    sys.exit(not all(finding.ok for finding in found))

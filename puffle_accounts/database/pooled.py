@@ -8,7 +8,7 @@ import secrets
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from peewee import PeeweeException
 
@@ -28,6 +28,15 @@ VALUES (?, '', '{nil}', '{nil}', '{{}}', ?, 0, '{then}', '{then}')""".format(
 )
 
 
+class Places(NamedTuple):
+    """How many connections a pool has, may have, and how many wait for one."""
+
+    used: int
+    idle: int
+    most: int
+    waiting: int
+
+
 class Pooled:
     """What both databases offer beside Peewee's own interface.
 
@@ -41,8 +50,28 @@ class Pooled:
     by_way_of = ""  # what stands between the service and the database, for a person
     LOCK_ROW = ""  # what makes a SELECT within `writing` keep its row from others
 
+    def places(self) -> Places | None:
+        """Return how full the pool is, `None` where there is none yet, or never."""
+        return None
+
     def folded(self, column: str) -> str:
         """Return the expression for a column as text in lower case."""
+        raise NotImplementedError
+
+    def table_exists(self, table_name: Any, schema: str | None = None) -> bool:
+        """Return whether there is a table."""
+        return bool(super().table_exists(table_name, schema))  # type: ignore[misc]
+
+    def as_text(self, column: str) -> str:
+        """Return the expression for a column that is to be read as text."""
+        raise NotImplementedError
+
+    def exactly(self, column: str) -> str:
+        """Return the expression for a column as text of which every byte is compared."""
+        raise NotImplementedError
+
+    def indexed(self, text: str) -> str:
+        """Return the expression for what an index holds of a text, however long that is."""
         raise NotImplementedError
 
     def json_text(self, column: str, key: str) -> str:
@@ -100,6 +129,10 @@ class Pooled:
         """Roll back; where that fails, what counts is the error that made it necessary."""
         with suppress(PeeweeException):
             super().rollback()  # type: ignore[misc]
+
+    def outside_transactions(self) -> AbstractContextManager[None]:
+        """Hold a connection for statements that commit by themselves, and may not be repeated."""
+        return self._telling_its_absence(self._connected_to_write())
 
     @contextmanager
     def _telling_its_absence(self, connected: AbstractContextManager[Any]) -> Iterator[None]:

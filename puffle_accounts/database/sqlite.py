@@ -79,6 +79,16 @@ class Sqlite(Pooled, PooledSqliteDatabase):
     def folded(self, column: str) -> str:
         return f"lower({column})"
 
+    def as_text(self, column: str) -> str:
+        # Its bytes, since `_readable` loses some; and what is no text as it is.
+        return f"iif(typeof({column}) = 'text', CAST({column} AS BLOB), {column})"
+
+    def exactly(self, column: str) -> str:
+        return f"CAST({column} AS TEXT) COLLATE BINARY"
+
+    def indexed(self, text: str) -> str:
+        return text
+
     def json_text(self, column: str, key: str) -> str:
         value = (
             f"json_extract({column}, '$.\"{key}\"')"

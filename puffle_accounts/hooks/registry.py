@@ -17,7 +17,7 @@ import pluggy
 from puffle_accounts import resources
 from puffle_accounts.account import Account, kind
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.errors import BrokenPlugin, ConfigError, TeardownFailed
+from puffle_accounts.errors import BrokenPlugin, ConfigError, PluginFault, TeardownFailed
 from puffle_accounts.hooks.hookimpls import CHECK, FIND, TEARDOWN, isolated, verify, wraps
 from puffle_accounts.hooks.hookspecs import GROUP
 from puffle_accounts.resources import Resource
@@ -272,13 +272,13 @@ def holdings(plugin: Plugin) -> Iterator[Resource]:
 
     Raises:
         Exception: whatever the plugin raises.
-        TeardownFailed: it returned something else.
+        PluginFault: it gave something else.
     """
     for impl in plugin.impls[FIND]:
         if not wraps(impl):
             for resource in isolated(FIND, impl, [])():
                 if not isinstance(resource, Resource) or resources.comparable(resource.id) is None:
-                    raise TeardownFailed(f"{FIND} gave what is no Resource with an id")
+                    raise PluginFault(f"{FIND} gave what is no Resource with an id")
                 yield resource
 
 

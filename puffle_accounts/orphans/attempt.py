@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from puffle_accounts import clock, context, teardown
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.orphans.ledger import Claimed, Ledger
 from puffle_accounts.orphans.superseded import UNDECIDED, Verdict, look
 from puffle_accounts.teardown import Outcome
+from puffle_accounts.telemetry import telemetry
+from puffle_accounts.telemetry.silent import Attributes, Span
 
 RESULTS = ("done", "superseded", "failed", "parked")
 UNREADABLE = "its snapshot cannot be read"
@@ -29,6 +31,7 @@ class Attempt:
         superseded: a live account uses the resource, so nobody was called.
         hopeless: why nobody could be called.
         failures: the calls that left something.
+        span: of it, so that what is said later can be told to be of it.
     """
 
     orphan: Claimed
@@ -36,6 +39,7 @@ class Attempt:
     superseded: bool = False
     hopeless: str | None = None
     failures: tuple[Outcome, ...] = ()
+    span: Span = field(default_factory=Span)
 
     @property
     def refused(self) -> str | None:
@@ -62,6 +66,20 @@ class Retrier:
             `None` if another has taken the orphan over, because it waited too long.
         """
         context.request_id.set(orphan.request_id)
+        about: Attributes = {
+            "puffle.plugin": orphan.plugin,
+            "puffle.orphan.id": orphan.id,
+            "puffle.orphan.attempts": orphan.attempts,
+            "puffle.account.id": orphan.account_id,
+            "puffle.account.type": orphan.account.kind if orphan.account else None,
+        }
+        with telemetry.retry(f"retry {orphan.plugin}", about, orphan.origin) as span:
+            attempt = self._call(orphan)
+            if attempt and (attempt.hopeless or attempt.failures):
+                span.failed("_OTHER", attempt.hopeless or attempt.failures[-1].failure)
+        return attempt and replace(attempt, span=span)
+
+    def _call(self, orphan: Claimed) -> Attempt | None:
         began = time.monotonic()
         if began - orphan.claimed_at > FRESH:
             renewed = self.ledger.renew(orphan)
@@ -83,6 +101,10 @@ class Retrier:
     def settle(self, attempt: Attempt) -> str:
         """Write down what came of an attempt; return which of `RESULTS` it is."""
         context.request_id.set(attempt.orphan.request_id)
+        with attempt.span.again():
+            return self._settle(attempt)
+
+    def _settle(self, attempt: Attempt) -> str:
         orphan = attempt.orphan
         if attempt.hopeless:
             self.ledger.park(orphan, attempt.hopeless)
@@ -106,6 +128,11 @@ def _settled(attempt: Attempt, result: str, reason: str | None = None) -> str:
         "outcome": reason or result,
         "ms": attempt.ms,
     }
+
+    telemetry.count(
+        "puffle.orphan.retries",
+        {"puffle.plugin": attempt.orphan.plugin, "puffle.orphan.result": result},
+    )
     level = logging.WARNING if result == "parked" else logging.INFO
     log.log(level, event.get(result, "orphan.retried"), extra=fields)
     return result

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Queue
+from typing import Any
 
 from puffle_accounts.orphans.attempt import Attempt, Retrier
 from puffle_accounts.orphans.ledger import Claimed
@@ -44,7 +45,8 @@ class Lane:
         self._settled = settled
         self._claimed: deque[Claimed] = deque()
         self._claiming = threading.Lock()
-        self._attempts: SimpleQueue[Attempt | None] = SimpleQueue()
+        # Bounded: what waited here for longer than its lease would be called by another again.
+        self._attempts: Queue[Attempt | None] = Queue(self._places)
         self._error: Exception | None = None
 
     def work(self) -> None:
@@ -56,7 +58,7 @@ class Lane:
         first = self._claim(self._places)
         if not first:
             return
-        settler = threading.Thread(target=self._guarded, args=(self._settle_all,), daemon=True)
+        settler = threading.Thread(target=self._settle_all, daemon=True)
         settler.start()
         callers = [
             threading.Thread(target=self._guarded, args=(self._call_from, orphan), daemon=True)
@@ -72,11 +74,14 @@ class Lane:
             raise self._error
         self._retrier.ledger.release(self._claimed)
 
-    def _guarded(self, work: Callable[..., None], *args: Claimed) -> None:
+    def _guarded(self, work: Callable[..., None], *args: Any) -> bool:
+        """Work; return whether nothing went wrong."""
         try:
             work(*args)
         except Exception as error:
             self._error = self._error or error
+            return False
+        return True
 
     def _call_from(self, orphan: Claimed | None) -> None:
         """Call for this orphan, and then for the next ones."""
@@ -96,5 +101,10 @@ class Lane:
             return self._claimed.popleft() if self._claimed else None
 
     def _settle_all(self) -> None:
+        """Settle until the ledger fails; take in what comes afterwards, so that nobody waits."""
+        well = True
         while attempt := self._attempts.get():
-            self._settled(self._retrier.settle(attempt))
+            well = well and self._guarded(self._settle, attempt)
+
+    def _settle(self, attempt: Attempt) -> None:
+        self._settled(self._retrier.settle(attempt))

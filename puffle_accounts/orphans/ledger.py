@@ -18,6 +18,7 @@ from puffle_accounts.database import Database
 from puffle_accounts.database.models import Orphan
 from puffle_accounts.database.postgres import Postgres
 from puffle_accounts.hooks.registry import Plugin
+from puffle_accounts.orphans import origins
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.text import one_line
 
@@ -75,6 +76,7 @@ class Claimed:
     Args:
         account: `None` if the snapshot was written by hand or by another version.
         claimed_at: when the lease began, in seconds of `time.monotonic()`.
+        origin: names the trace of the DELETE that made it, where that was traced.
     """
 
     id: str
@@ -87,6 +89,7 @@ class Claimed:
     request_id: str | None
     leased_until: str
     claimed_at: float
+    origin: str | None = None
 
 
 class Standing(NamedTuple):
@@ -129,7 +132,7 @@ class Ledger:
                 plugin,
                 account.id,
                 account.user_id,
-                account.to_json(),
+                origins.keep(account.to_json()),
                 failure.failure,
                 int(not failure.spared),
                 clock.stamp(now),
@@ -369,6 +372,7 @@ def _claimed(row: Any, leased_until: str) -> Claimed:
         account_id=str(account_id),
         user_id=str(user_id),
         account=_snapshot(account),
+        origin=origins.of(account),
         attempts=attempts,
         parked=parked_at is not None,
         request_id=request_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
@@ -40,7 +41,7 @@ def check_provider():
 def check(stack):
     """Run `check` in this process."""
 
-    return lambda **environ: invoke({**stack.environ, **environ}, "check")
+    return lambda *options, **environ: invoke({**stack.environ, **environ}, "check", *options)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def install(tmp_path, monkeypatch):
 def bad(ended) -> list[str]:
     """Return what is not well; every line has the form of one."""
     lines = ended.stdout.splitlines()
-    assert all(re.fullmatch(r"(ok  |FAIL)  [^:]+: \S.*", line) for line in lines), ended.stdout
+    assert all(re.fullmatch(r"(ok  |warn|FAIL)  [^:]+: \S.*", line) for line in lines), ended.stdout
     return [line.removeprefix("FAIL  ") for line in lines if line.startswith("FAIL")]
 
 
@@ -186,4 +187,51 @@ def test_orphans_that_were_parked_for_90_days_are_pointed_out(live, check):
     live.sql("UPDATE orphans SET parked_at = '2026-01-01 00:00:00.000000+00:00'")
     checked = check()
     assert checked.exit_code == 0, "a reminder, not a reason to take the service out"
-    assert "1 parked and older than 90 days" in checked.stdout
+    assert "warn  orphans: 1 orphan, 1 of them parked; 1 parked and older than 90 days" in (
+        checked.stdout
+    )
+    told = json.loads(check("--json", "--local").stdout)
+    assert [line["what"] for line in told if line["state"] == "warn"] == ["orphans"]
+
+
+@only("sqlite")
+def test_locally_no_provider_is_asked_and_nothing_else_is_left_out(stack, check):
+    for provider in PROVIDERS:
+        stack.sandbox.behave(provider, "hang")
+    checked = check("--local")
+    local = [line for line in ALL_WELL.splitlines() if "provider" not in line]
+    assert (checked.exit_code, checked.stdout.splitlines()) == (0, local)
+    assert stack.sandbox.calls == []
+    stack.sql("DROP TABLE puffle_accounts_migrations")
+    assert check("--local").exit_code == 1
+
+
+@only("sqlite")
+@pytest.mark.parametrize("options", [("--json",), ("--json", "--local")])
+def test_the_same_in_json_with_the_same_exit_status(stack, check, options):
+    stack.sandbox.behave("unipile", "refuse")
+    stack.sql("DROP TABLE puffle_accounts_migrations")
+    as_text, as_json = check(*options[1:]), check(*options)
+    told = json.loads(as_json.stdout)
+    assert (as_text.exit_code, as_json.exit_code) == (1, 1)
+    assert {frozenset(line) for line in told} == {frozenset(("what", "state", "said"))}
+    states = {"ok": "ok  ", "fail": "FAIL"}
+    lines = [f"{states[line['state']]}  {line['what']}: {line['said']}" for line in told]
+    assert sorted(lines) == sorted(as_text.stdout.splitlines())
+
+
+@only("sqlite")
+@pytest.mark.parametrize(
+    ("does", "is_fault"),
+    [("1 / 0", True), ("raise puffle_accounts.TeardownFailed('refused')", False)],
+)
+def test_what_a_plugins_check_did_not_announce_is_logged_as_its_fault(
+    check, install, events, does, is_fault
+):
+    install("import puffle_accounts\n" + PLUGIN.format(does=does))
+    assert check().exit_code == 1
+    faults = [f for event, f in events() if event == "plugin.failed"]
+    assert [(f["levelname"], f["plugin"], f["hook"]) for f in faults] == (
+        [("ERROR", "crm", "check_provider")] if is_fault else []
+    )
+    assert all(f["exc_info"] for f in faults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import uuid
 from datetime import timedelta
 
@@ -115,6 +116,41 @@ def test_a_provider_that_cannot_be_asked_is_named_and_the_others_are_shown(stack
     assert "unipile could not be asked: Unipile: session list: 500" in result.stderr
     stack.sandbox.resources["agentmail"].clear()
     assert command("find").exit_code == 2, "never like a clean one"
+
+
+@only("sqlite")
+@pytest.mark.parametrize(
+    ("does", "traced"), [("1 / 0", True), ("raise SystemExit(3)", True), ("yield 'x'", False)]
+)
+def test_a_plugin_that_fails_by_itself_is_logged_as_an_error(
+    stack, command, tmp_path, monkeypatch, events, does, traced
+):
+    source = f"""
+from puffle_accounts import hookimpl
+
+RESOURCE_IDS = ("email_address",)
+
+@hookimpl
+def teardown_account(account):
+    pass
+
+@hookimpl
+def find_resources():
+    {does}
+    yield
+"""
+    write_distribution(tmp_path, "puffle-faulty", source, "crm = puffle_faulty")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "puffle_faulty", raising=False)
+    result = command("find", "--plugin", "crm")
+    assert result.exit_code == 2
+    assert "crm could not be asked: " in result.stderr
+    [fault] = [fields for event, fields in events() if event == "plugin.failed"]
+    assert (fault["levelname"], fault["plugin"], fault["hook"]) == (
+        *("ERROR", "crm"),
+        "find_resources",
+    )
+    assert bool(fault["exc_info"]) is traced
 
 
 def test_one_plugin_alone_can_be_asked(stack, command, forgotten):

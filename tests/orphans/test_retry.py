@@ -20,7 +20,7 @@ from puffle_accounts.hooks import registry
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.orphans.attempt import Retrier
 from puffle_accounts.orphans.lane import SIDE_BY_SIDE
-from puffle_accounts.orphans.ledger import MOST_ATTEMPTS
+from puffle_accounts.orphans.ledger import MOST_ATTEMPTS, Ledger
 from puffle_accounts.orphans.retry import Pass, Scope
 from puffle_accounts.testing import account
 
@@ -403,6 +403,23 @@ def test_no_transaction_is_open_while_a_provider_is_awaited(live, background, by
     live.sandbox.behave("unipile", "ok")
     assert waiting.result()
     assert live.sandbox.resources["unipile"] == set()
+
+
+@only("sqlite")
+def test_no_provider_is_called_while_what_came_of_earlier_calls_waits_for_the_ledger(live):
+    leave(live, 5 * SIDE_BY_SIDE)
+    waiting: list[int] = []
+
+    class SlowLedger(Ledger):
+        def forget(self, orphan):
+            waiting.append(len(live.sandbox.calls) - len(waiting))
+            time.sleep(0.02)
+            super().forget(orphan)
+
+    retried = retry(live, ledger=SlowLedger(live.database, timedelta(seconds=12)))
+    assert retried["done"] == 5 * SIDE_BY_SIDE
+    # Those that are called for, those that wait, the one that is being settled.
+    assert max(waiting) <= 2 * SIDE_BY_SIDE + 1
 
 
 def test_where_the_database_fails_the_run_says_so_and_the_orphan_stays(live):
