@@ -58,8 +58,8 @@ class PluginService:
         """Store an account of the user whose DELETEs are sent; return it as it is stored.
 
         Args:
-            like: an account to take the fields from, an e-mail account by default.
-            values: fields that differ.
+            like: an account to take the fields from, its id too; an e-mail account by default.
+            values: fields that differ, such as the id of a second one.
         """
         given = {name: getattr(like, name) for name in COLUMNS} if like else {}
         stored = account(**{**given, "user_id": self._user, **values})
