@@ -202,7 +202,7 @@ def test_a_provider_waits_before_an_answer_and_its_end_waits_for_nobody():
 def test_a_provider_misbehaves_at_a_word(word, error, said, fake_provider):
     assert getattr(fake_provider, word)() is fake_provider
     with pytest.raises(error, match=said):
-        requests.get(fake_provider.url, timeout=0.3)
+        requests.get(fake_provider.url, timeout=0.5 if word == "hang" else 10)
     assert len(fake_provider.requests) == (0 if word == "refuse" else 1)
 
 

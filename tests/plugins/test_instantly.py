@@ -91,7 +91,7 @@ def test_what_is_not_there_is_not_told_as_disabled_or_deleted(teardown, fake_pro
 @pytest.mark.parametrize("what", ["hang", "drip", "reset", "break_off", "garbage"])
 def test_a_disable_without_an_answer_leaves_the_delete_its_time(what, teardown, fake_provider):
     getattr(fake_provider, what)().answer(200)
-    result = teardown(puffle_instantly, ADDRESS, seconds=1)
+    result = teardown(puffle_instantly, ADDRESS, seconds=2)
     assert [sent.method for sent in fake_provider.requests] == ["POST", "DELETE"]
     assert result.said.startswith("warm-up not disabled (Instantly: warm-up disable: ")
     assert result.said.endswith("), account deleted")
