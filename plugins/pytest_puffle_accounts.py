@@ -81,8 +81,11 @@ def service(
 
 def _point(plugin: Any, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the variables of a plugin's clients that are not set."""
-    from puffle_accounts.testing.calls import KEY, settings
+    from puffle_accounts.testing.calls import KEY, set_variables, settings
 
-    for name, value in settings(plugin, provider.url, KEY).items():
-        if not os.environ.get(name):
-            monkeypatch.setenv(name, value)
+    unset = {
+        name: value
+        for name, value in settings(plugin, provider.url, KEY).items()
+        if not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))
+    }
+    set_variables(unset, monkeypatch)

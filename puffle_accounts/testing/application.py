@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 from puffle_accounts import clock, keys
 from puffle_accounts.account import Account
 from puffle_accounts.app import create_app
+from puffle_accounts.config import FILE
 from puffle_accounts.database import schema
 from puffle_accounts.database.models import MODELS, AccountRow, Orphan
 from puffle_accounts.orphans.attempt import Retrier
@@ -41,11 +42,12 @@ class PluginService:
     """
 
     def __init__(self, plugin: Any, folder: Path, timeout: float = 10.0) -> None:
-        environ = {
-            **os.environ,
+        own = {
             "DATABASE_URL": f"sqlite:///{folder / 'puffle-accounts.db'}",
             "PUFFLE_TEARDOWN_TIMEOUT": str(timeout),
         }
+        by_file = {f"{name}{FILE}" for name in own}
+        environ = {n: value for n, value in os.environ.items() if n not in by_file} | own
         app = create_app(environ, alone(plugin))
         self._client = app.test_client()
         self._service: Service = app.extensions["puffle_accounts"]
