@@ -26,7 +26,7 @@ from puffle_accounts.testing import (
 )
 from puffle_accounts.testing.application import undisturbed
 from puffle_accounts.testing.calls import KEY
-from puffle_accounts.upstream import ClientCredentials, Upstream
+from puffle_accounts.upstream import ClientCredentials, Upstream, request_id
 
 PLUGIN = """
 from puffle_accounts import hookimpl
@@ -275,6 +275,9 @@ def test_the_service_ends_accounts_with_the_plugin_alone(
     assert alone.retry() == {"done": 1}
     assert alone.orphans() == []
     assert {sent.path for sent in fake_provider.requests} == {"/contacts/c-1"}
+    ids = [sent.headers["X-Request-ID"] for sent in fake_provider.requests]
+    assert set(ids) == {response.headers["X-Request-ID"]}
+    assert request_id() is None, "the request's id is not that of the test"
 
 
 def test_another_service_has_a_database_of_its_own_and_accounts_of_any_kind(
