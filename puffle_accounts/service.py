@@ -60,7 +60,11 @@ class Service:
             KeyInUse: the lease was lost to another request; nothing is stored.
         """
         account = found.account
-        asked = {"puffle.account.id": account.id, "puffle.account.type": account.kind}
+        asked = {
+            "puffle.account.id": account.id,
+            "puffle.account.type": account.kind,
+            "puffle.request.id": context.request_id.get(),
+        }
         with telemetry.begin("teardown", asked) as span:
             status = self._end(_Ending(self, found, lease))
             span.set({"puffle.teardown.status": status})

@@ -216,10 +216,11 @@ def _told(outcome: Outcome) -> Attributes:
         became = "nothing" if outcome.said is None else "done"
         return {"puffle.plugin": outcome.plugin, "puffle.teardown.outcome": became}
     status = outcome.status
+    is_http = isinstance(status, int) and 100 <= status < 600
     return {
         "puffle.plugin": outcome.plugin,
         "puffle.teardown.outcome": "failed",
-        "error.type": str(status) if isinstance(status, int) else "_OTHER",
+        "error.type": str(status) if is_http else "_OTHER",
     }
 
 

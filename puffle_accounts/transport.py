@@ -250,6 +250,8 @@ class Transport:
         asked = HTTPAdapter().proxy_headers(self._proxy.geturl()) if self._proxy else {}
         self._tunnel: bytes | None = None
         self._target = url.path.rstrip("/")
+        self._base = f"{url.scheme}://{_authority(url)}{self._target}"
+        self._address = _address(url)
         if self._proxy and self._proxy.scheme in ("http", "https"):
             if url.scheme == "https":
                 authority = _authority(url, always_port=True)
@@ -285,8 +287,7 @@ class Transport:
         Raises:
             NoAnswer: there is none.
         """
-        url = f"{self._url.scheme}://{_authority(self._url)}{self._url.path.rstrip('/')}{path}"
-        with telemetry.request(method, url, *_address(self._url)) as span:
+        with telemetry.request(method, self._base + path, *self._address) as span:
             fields = {**self._headers, **headers, **span.headers}
             if body is not None or method in WITH_BODY:
                 fields["Content-Length"] = str(len(body or b""))

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from orphanage import leave
 from support import only, use, wait_until
@@ -26,6 +28,7 @@ from wire import KEY, Wire, answer, hear, upstream
 from puffle_accounts import Account, TeardownFailed
 from puffle_accounts.telemetry import telemetry
 from puffle_accounts.text import hide_secrets_of
+from puffle_accounts.upstream import in_query
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CALLER = {"traceparent": f"00-{TRACE}-{PARENT}-01", "baggage": "tenant=confidential"}
@@ -36,10 +39,10 @@ on_one_database = only("sqlite")
 @pytest.fixture(autouse=True)
 def sdk():
     """The real SDK, for the test alone: what a process has set globally, it has for good."""
-    traces, meters = TracerProvider(), MeterProvider([reader := InMemoryMetricReader()])
+    traces, meters = TracerProvider(), MeterProvider()
     traces.add_span_processor(SimpleSpanProcessor(exporter := InMemorySpanExporter()))
     telemetry.tell(traces, meters)
-    yield SimpleNamespace(traces=traces, exporter=exporter, reader=reader)
+    yield SimpleNamespace(traces=traces, meters=meters, exporter=exporter)
     telemetry.tell(trace.get_tracer_provider(), metrics.get_meter_provider())
 
 
@@ -71,7 +74,7 @@ def test_one_trace_holds_a_delete_its_plugin_and_the_providers_call(live, spans,
     use(live, example=hook)
     with wire:
         account = live.add(type=" SMTP ")
-        assert live.delete(account, **CALLER).status_code == 200
+        assert live.delete(account, **CALLER, X_Request_ID="order-4711").status_code == 200
     server, teardown, plugin, call = wait_until(lambda: len(spans()) == 4 and in_order(spans()))
     assert {span.context.trace_id for span in spans().values()} == {int(TRACE, 16)}
     parents = [hexadecimal(span.parent.span_id) for span in (server, teardown, plugin, call)]
@@ -81,6 +84,7 @@ def test_one_trace_holds_a_delete_its_plugin_and_the_providers_call(live, spans,
     assert dict(teardown.attributes) == {
         "puffle.account.id": account,
         "puffle.account.type": "smtp",
+        "puffle.request.id": "order-4711",
         "puffle.teardown.status": "complete",
     }
     assert dict(plugin.attributes) == {
@@ -137,7 +141,6 @@ def test_a_call_that_fails_is_an_error_of_its_kind(live, spans, status, kind):
     assert plugin.attributes["puffle.teardown.outcome"] == "failed"
     assert {call.status.status_code, plugin.status.status_code} == {StatusCode.ERROR}
     assert "Example: thing delete: " in plugin.status.description
-    assert "Teardown" not in spans()["teardown"].attributes
     assert spans()["teardown"].attributes["puffle.teardown.status"] == "partial"
 
 
@@ -158,6 +161,15 @@ def test_no_span_holds_a_key_whatever_a_plugin_does_with_it(live, spans):
     assert KEY not in told
     assert "of-nobody-we-know" not in told
     assert "ValueError: not with *** nor" in told
+
+
+def test_a_key_in_the_query_is_in_no_span_whatever_its_names_are(spans):
+    with Wire(lambda c, _: hear(c) and c.sendall(answer(200))) as wire:
+        client = upstream(wire.url, authenticate=in_query("k"))
+        client.delete("things", "t-1", params={"of": "a"}, tried="thing delete")
+    (span,) = spans().values()
+    assert span.attributes["url.full"] == f"{wire.url}/things/t-1?of=a"
+    assert KEY not in span.to_json()
 
 
 @on_one_database
@@ -220,6 +232,18 @@ def fail():
     raise TeardownFailed("left")
 
 
+@on_one_database
+def test_of_a_trace_that_is_not_sampled_only_the_ids_are_passed_on(live, spans, sdk):
+    telemetry.tell(TracerProvider(sampler=ALWAYS_OFF), sdk.meters)
+    heard = []
+    hook, wire = calling(lambda c, _: (heard.append(hear(c).decode()), c.sendall(answer(500))))
+    with wire:
+        failing(live, hook)
+    assert re.search(r"\r\ntraceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-0[02]\r\n", heard[0])
+    [orphan] = live.orphans()
+    assert "traceparent" not in orphan["account"], "a link to it would lead nowhere"
+
+
 @pytest.mark.parametrize(
     "kept", [None, "", "rubbish", 7, f"00-{'0' * 32}-{PARENT}-01", {"nested": 1}], ids=str
 )
@@ -239,6 +263,17 @@ def test_a_retry_that_fails_says_why(live, spans):
     live.sandbox.behave("unipile", "fail")
     assert live.retry() == {"failed": 1}
     assert spans()["retry unipile"].status.description.startswith("Unipile: session revoke: 5")
+
+
+def test_a_retry_is_the_first_of_a_trace_wherever_it_begins_and_an_error_has_no_secret(spans):
+    hide_secrets_of({"EXAMPLE_API_KEY": KEY})
+    with suppress(ValueError), telemetry.begin("outer", {"of": "a\ud800b"}):
+        with telemetry.retry("retry", {}, None):
+            pass
+        raise ValueError(f"not with {KEY}\nnor \ud800")
+    assert spans()["retry"].parent is None
+    assert spans()["outer"].status.description == "not with *** nor"
+    assert spans()["outer"].attributes["of"] == "a b", "it could not be sent, nor all beside it"
 
 
 # The log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from puffle_accounts import clock, context, teardown
 from puffle_accounts.hooks.registry import Plugins
@@ -12,7 +12,7 @@ from puffle_accounts.orphans.ledger import Claimed, Ledger
 from puffle_accounts.orphans.superseded import UNDECIDED, Verdict, look
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.telemetry import telemetry
-from puffle_accounts.telemetry.silent import Attributes, Span
+from puffle_accounts.telemetry.silent import NOBODY, Attributes, Span
 
 RESULTS = ("done", "superseded", "failed", "parked")
 UNREADABLE = "its snapshot cannot be read"
@@ -39,7 +39,7 @@ class Attempt:
     superseded: bool = False
     hopeless: str | None = None
     failures: tuple[Outcome, ...] = ()
-    span: Span = field(default_factory=Span)
+    span: Span = NOBODY
 
     @property
     def refused(self) -> str | None:
@@ -72,6 +72,7 @@ class Retrier:
             "puffle.orphan.attempts": orphan.attempts,
             "puffle.account.id": orphan.account_id,
             "puffle.account.type": orphan.account.kind if orphan.account else None,
+            "puffle.request.id": orphan.request_id,
         }
         with telemetry.retry(f"retry {orphan.plugin}", about, orphan.origin) as span:
             attempt = self._call(orphan)

@@ -18,8 +18,8 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from puffle_accounts.telemetry.metrics import BUCKETS, METRICS
-from puffle_accounts.telemetry.silent import Attributes, Reading, Silent, Span
-from puffle_accounts.text import MAX_LINE, one_line, scrub
+from puffle_accounts.telemetry.silent import NOBODY, Attributes, Reading, Silent, Span
+from puffle_accounts.text import one_line, scrub
 
 NAME = "puffle_accounts"
 
@@ -30,7 +30,7 @@ _trace_context = TraceContextTextMapPropagator()
 
 
 class Recorded(Span):
-    """A span of OpenTelemetry's; nothing that it is told holds a secret afterwards."""
+    """A span of OpenTelemetry's; what others have said is told without their secrets."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
@@ -96,7 +96,7 @@ class Recording(Silent):
     def request(self, method: str, url: str, host: str, port: int) -> Span:
         attributes: Attributes = {
             "http.request.method": method,
-            "url.full": _SECRET_QUERY.sub(r"\1REDACTED", scrub(url)),
+            "url.full": _without_secrets(url),
             "server.address": host,
             "server.port": port,
         }
@@ -132,8 +132,9 @@ class Recording(Silent):
         else:
             self._readers[metric] = read
 
-    def _begin(self, name: str, attributes: Attributes, **more: Any) -> Recorded:
-        return Recorded(self._tracer.start_span(name, attributes=_clean(attributes), **more))
+    def _begin(self, name: str, attributes: Attributes, **more: Any) -> Span:
+        span = self._tracer.start_span(name, attributes=_clean(attributes), **more)
+        return Recorded(span) if span.get_span_context().is_valid else NOBODY
 
     def _made(self, meter: metrics.Meter) -> dict[str, Any]:
         make: dict[str, Callable[..., Any]] = {
@@ -165,14 +166,14 @@ def _kind(error: object) -> str:
     return next(name for name in names if not name.startswith("_"))
 
 
+def _without_secrets(url: str) -> str:
+    url = scrub(url)
+    return _SECRET_QUERY.sub(r"\1REDACTED", url) if "?" in url else url
+
+
 def _clean(attributes: Attributes) -> dict[str, str | int]:
     return {
-        name: _clean_text(value) if isinstance(value, str) else value
+        name: one_line(value) if isinstance(value, str) and not value.isprintable() else value
         for name, value in attributes.items()
         if value is not None
     }
-
-
-def _clean_text(value: str) -> str:
-    simple = value.isprintable() and len(value) <= MAX_LINE
-    return scrub(value) if simple else one_line(value)

@@ -14,6 +14,7 @@ from puffle_accounts.transport import Answer
 SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 DATE = re.compile(r"[a-z]{3,9},? ", re.IGNORECASE)  # begins with a day of the week
 EPOCH = 1e9  # what is more is a moment (after 2001), what is less are seconds from now
+FARTHEST = 7 * 86400.0  # seconds; beyond it, it was no time in seconds
 
 
 def asked_for(answer: Answer, in_body: Any) -> float | None:
@@ -55,9 +56,10 @@ def _reset(value: str) -> float | None:
     Smartlead and SendGrid give a Unix time, Unipile v2 seconds from now.
     """
     seconds = _seconds(value)
-    if seconds is None or seconds < EPOCH:
-        return seconds
-    return max(seconds - clock.now().timestamp(), 0.0)
+    if seconds is None:
+        return None
+    left = seconds if seconds < EPOCH else max(seconds - clock.now().timestamp(), 0.0)
+    return left if left <= FARTHEST else None
 
 
 def _seconds(value: Any) -> float | None:
