@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from peewee import PeeweeException
 
 from puffle_accounts.errors import DatabaseUnavailable
-from puffle_accounts.orphans.ledger import Standing
+from puffle_accounts.orphans import standing
+from puffle_accounts.orphans.standing import Standing
 from puffle_accounts.service import Service
 from puffle_accounts.telemetry import telemetry
 from puffle_accounts.telemetry.silent import Reading
@@ -70,23 +71,21 @@ def _orphans(service: Service) -> Iterator[Reading]:
     found = _standing(service)
     if found is None:
         return
-    standing = {each.plugin: each for each in found}
-    for plugin in standing.keys() | {plugin.name for plugin in service.plugins.active}:
+    by_plugin = {each.plugin: each for each in found}
+    for plugin in by_plugin.keys() | {plugin.name for plugin in service.plugins.active}:
         for state in ("due", "waiting", "parked"):
-            count = getattr(standing.get(plugin), state, 0)
+            count = getattr(by_plugin.get(plugin), state, 0)
             yield count, {"puffle.plugin": plugin, "puffle.orphan.state": state}
 
 
 def _ages(service: Service) -> Iterator[Reading]:
-    now = service.ledger.now()
     for each in _standing(service) or ():
-        age = max(0.0, (now - each.oldest).total_seconds())
-        yield age, {"puffle.plugin": each.plugin}
+        yield each.oldest.total_seconds(), {"puffle.plugin": each.plugin}
 
 
 def _standing(service: Service) -> list[Standing] | None:
     """Return the standing of the orphans, `None` where the database cannot tell."""
     try:
-        return service.ledger.standing()
+        return standing.by_plugin(service.database)
     except (DatabaseUnavailable, PeeweeException):
         return None  # the log says so: the retrier needs it too

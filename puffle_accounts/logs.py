@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 from typing import Any
 
@@ -10,7 +11,7 @@ import structlog
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from puffle_accounts import context
+from puffle_accounts import context, streams
 from puffle_accounts.text import one_line, scrub
 
 
@@ -50,7 +51,7 @@ def configure(log_format: str, *more: Processor) -> None:
         more: each adds something to a line.
     """
     root = logging.getLogger()
-    handler = logging.StreamHandler()
+    handler = streams.handler(sys.stderr)
     handler.setFormatter(formatter(log_format, *more))
     ours = [h for h in root.handlers if isinstance(h.formatter, ProcessorFormatter)]
     for old in ours:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import timedelta
 
 from peewee import PeeweeException
 
-from puffle_accounts import clock, context, live, resources, snapshots, teardown
+from puffle_accounts import clock, context, leases, live, resources, snapshots, teardown
 from puffle_accounts.account import Account
 from puffle_accounts.database import Database
 from puffle_accounts.errors import DatabaseUnavailable, DeleteFailed
 from puffle_accounts.hooks.registry import Implementation, Plugins
-from puffle_accounts.idempotency import LEASE_MARGIN, IdempotencyKeys, Lease
+from puffle_accounts.idempotency import IdempotencyKeys, Lease
 from puffle_accounts.live import Found
 from puffle_accounts.orphans.ledger import Ledger
+from puffle_accounts.orphans.record import record
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.telemetry import telemetry
 
@@ -35,7 +35,7 @@ class Service:
     """
 
     def __init__(self, database: Database, plugins: Plugins, timeout: float) -> None:
-        lease = timedelta(seconds=timeout + LEASE_MARGIN)
+        lease = leases.length(timeout)
         self.database = database
         self.plugins = plugins
         self.timeout = timeout
@@ -177,7 +177,7 @@ class _Ending:
         )
 
     def _record(self, left: list[Outcome]) -> None:
-        self._service.ledger.record(left, context.request_id.get())
+        record(self._service.database, left, context.request_id.get())
         self._partial = self._partial or any(not outcome.spared for outcome in left)
 
     def done(self) -> str:

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 from puffle_accounts import clock
@@ -17,7 +18,7 @@ COLUMNS = tuple(field.name for field in fields(Account))
 # What is asked of providers and compared afterwards.
 COMPARED = ("status", *ID_COLUMNS)
 DELETE = "DELETE FROM accounts WHERE "
-DISCONNECT = "UPDATE accounts SET status = 'disconnected', updated_at = ? WHERE "
+DISCONNECT = "UPDATE accounts SET status = 'disconnected', updated_at = clock(?) WHERE "
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,8 @@ def delete_unchanged(database: Database, account: Account) -> bool:
 
 def disconnect_unchanged(database: Database, account: Account) -> bool:
     """Soft-delete the row if it is still what the snapshot says; return whether it was."""
-    now = clock.stamp(clock.now())
-    return bool(database.sql(DISCONNECT + _same(database), now, *_unchanged(account)).rowcount)
+    values = (timedelta(), *_unchanged(account))
+    return bool(database.sql(DISCONNECT + _same(database), *values).rowcount)
 
 
 @functools.lru_cache(maxsize=16)

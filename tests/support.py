@@ -27,11 +27,13 @@ from puffle_accounts import clock, database, hookimpl, keys
 from puffle_accounts.app import create_app
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.database import schema
-from puffle_accounts.database.models import MODELS, AccountRow, Orphan
+from puffle_accounts.database.models import MODELS, AccountRow
 from puffle_accounts.demo.sandbox import Sandbox
 from puffle_accounts.hooks.hookimpls import verify
 from puffle_accounts.hooks.registry import Plugin, Plugins
+from puffle_accounts.orphans import standing
 from puffle_accounts.orphans.attempt import Retrier
+from puffle_accounts.orphans.record import NOW
 from puffle_accounts.orphans.retry import Pass, Scope
 from puffle_accounts.resources import declared
 
@@ -222,12 +224,10 @@ class Stack:
             AccountRow.update(**columns).where(AccountRow.id == account_id).execute()
 
     def orphans(self) -> list[dict]:
-        with self.database.reading():
-            return [model_to_dict(o) for o in Orphan.select().order_by(Orphan.created_at)]
+        return [orphan for page in standing.pages(self.database) for orphan in page]
 
     def make_due(self) -> None:
-        with self.database.writing():
-            Orphan.update(next_attempt_at=clock.now(), leased_until=None).execute()
+        self.sql("UPDATE orphans SET next_attempt_at = clock(?), leased_until = NULL", NOW)
 
     def sql(self, statement: str, *params):
         """Execute one statement; return its rows if it has any."""

@@ -271,6 +271,16 @@ def test_a_body_in_an_encoding_that_nobody_asked_for_decides_nothing(provider):
     assert provider.requests[0].headers["Accept-Encoding"] == "identity"
 
 
+@pytest.mark.parametrize(
+    "asked", ["Retry-After: Wed, 06 Jan 2010 08:50:37 GMT", "X-RateLimit-Reset: 1262767837"]
+)
+def test_a_moment_to_wait_for_is_one_of_the_providers_clock(asked):
+    """Ours, or theirs, may be years behind."""
+    told = "Date: Wed, 06 Jan 2010 08:49:37 GMT"
+    assert failure_after(answer(429, b"", told, asked)).retry_after == 60
+    assert failure_after(answer(429, b"", asked)).retry_after == 0
+
+
 def test_two_retry_afters_are_none(provider):
     sent = answer(503, b"", "Retry-After: 2814", "Retry-After: 2")
     assert failure_after(sent).retry_after is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import uuid
 
 from flask import Flask, Response, request
@@ -27,7 +26,6 @@ from puffle_accounts.service import Service
 from puffle_accounts.telemetry import telemetry
 
 RETRY_AFTER = "5"  # seconds until the database may be back
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +78,7 @@ def init_app(app: Flask, service: Service) -> None:
 
 def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
-    context.request_id.set(given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+    context.request_id.set(given if context.is_request_id(given) else uuid.uuid4().hex)
 
 
 def _end(answer: Response) -> Response:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from puffle_accounts.cli.terminal import Group, current_service
+from puffle_accounts.cli.terminal import Group, current_service, echo
 from puffle_accounts.database import schema
 
 group = Group("db", help="Create and migrate the tables.")
@@ -17,9 +17,9 @@ def upgrade() -> None:
     """Create or migrate the tables; an accounts table that is there is adopted."""
     applied = schema.upgrade(current_service().database)
     for name in applied:
-        click.echo(f"applied {name}")
+        echo(f"applied {name}")
     if not applied:
-        click.echo("The tables are up to date.")
+        echo("The tables are up to date.")
 
 
 @group.command("status")
@@ -33,6 +33,6 @@ def status() -> None:
     width = max(len(name) for name, _ in rows)
     for name, applied in rows:
         said = f"applied {applied:%Y-%m-%d %H:%M}" if applied else "pending"
-        click.echo(f"{name:{width}}  {said}")
+        echo(f"{name:{width}}  {said}")
     click.echo(versions.said, err=True)
     sys.exit(bool(versions.pending))

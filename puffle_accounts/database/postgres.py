@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from peewee import (
@@ -44,7 +45,10 @@ NOWHERE = "/nowhere"  # a folder of sockets that is not there
 ADDRESS = {"host", "hostaddr", "port", "user", "password", "dbname"}
 HIGHEST_PORT = 65535
 UNKNOWN_PARAMETER = re.compile(r'query parameter: "([A-Za-z_]\w*)"\s*$')
-BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{WAIT}s'"
+BEGIN = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED;"
+    f" SET LOCAL lock_timeout = '{WAIT}s'; SET LOCAL timezone = 'UTC'"
+)
 
 
 class _Held(threading.local):
@@ -63,6 +67,8 @@ class Postgres(Pooled, PostgresqlDatabase):
     """
 
     IS = "IS NOT DISTINCT FROM"
+    # Not now(): a transaction may have waited. Not clock_timestamp(): no index would be used.
+    CLOCK = "(statement_timestamp() + make_interval(secs => ?))"
     LOCK_ROW = "FOR UPDATE OF a"
 
     def __init__(self, url: str, params: dict[str, Any]) -> None:
@@ -98,6 +104,9 @@ class Postgres(Pooled, PostgresqlDatabase):
             if self._pool is not None:
                 self._close_pool()
                 self._pool = None
+
+    def _bound(self, params: tuple[Any, ...]) -> list[Any]:
+        return [p.total_seconds() if isinstance(p, timedelta) else p for p in params]
 
     def places(self) -> Places | None:
         pool = self._pool

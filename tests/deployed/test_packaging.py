@@ -115,17 +115,20 @@ def test_its_metadata_tells_the_python_the_extras_and_the_licence(wheel):
     assert (about["Name"], about["Requires-Python"]) == ("puffle-accounts", ">=3.10")
     assert about["License"] == "MIT"
     assert any(name.endswith("/LICENSE") for name in wheel.namelist())
-    assert set(about.get_all("Provides-Extra")) == {"postgres", "gevent", "socks", "test"}
+    assert set(about.get_all("Provides-Extra")) == {
+        *("postgres", "gevent", "socks", "otel", "test")
+    }
     wanted = about.get_all("Requires-Dist")
     for extra, package in (
         ("postgres", "psycopg"),
         ("gevent", "gevent"),
         ("gevent", "packaging"),
+        ("otel", "opentelemetry-api"),
         ("test", "pytest"),
     ):
         assert any(w.startswith(package) and f'extra == "{extra}"' in w for w in wanted)
     always = [w for w in wanted if "extra ==" not in w]
-    assert not [w for w in always if w.startswith(("psycopg", "gevent", "pytest"))]
+    assert not [w for w in always if w.startswith(("psycopg", "gevent", "pytest", "opentelemetry"))]
 
 
 def test_every_import_of_the_package_is_a_dependency_of_its_own(wheel):
@@ -135,6 +138,7 @@ def test_every_import_of_the_package_is_a_dependency_of_its_own(wheel):
     declared |= {"werkzeug", "playhouse"}  # of Flask, of Peewee
     names = {
         "flask_httpauth": "flask-httpauth",
+        "opentelemetry": "opentelemetry-api",
         "psycopg_pool": "psycopg-pool",
         "socks": "pysocks",
         "yaml": "pyyaml",

@@ -66,7 +66,7 @@ HARMLESS = {
         f"puffle_accounts.{name}"
         for name in (
             *("serving", "instrumented", "config", "logs", "context", "text", "disguises"),
-            "errors",
+            *("streams", "errors"),
             *("account", "resources", "hooks", "hooks.hookspecs"),
         )
     ),

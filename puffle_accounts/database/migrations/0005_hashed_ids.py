@@ -8,8 +8,8 @@ from typing import cast
 from peewee import Database
 from playhouse.migrate import SchemaMigrator
 
-from puffle_accounts.database import indexes
 from puffle_accounts.database.pooled import Pooled
+from puffle_accounts.database.schema import indexes
 
 atomic = False
 

@@ -31,8 +31,12 @@ DIGITS = (
 #: A value that the id of a URL never equals, though it is a UUID, or a number. `=` folds as the
 #: column says.
 OTHERWISE = """
-SELECT typeof({0}), CAST({0} AS TEXT) FROM accounts WHERE typeof({0}) IN ('integer', 'real')
-OR length({digits}) = 32 AND NOT {digits} GLOB '*[^0-9a-f]*' AND NOT {0} = {dashed} LIMIT 1"""
+SELECT typeof({0}), CAST({0} AS TEXT) FROM accounts
+WHERE NOT (typeof({0}) = 'text' AND length({0}) = 36 AND {0} = lower({0})) -- most, at little cost
+AND (
+    typeof({0}) IN ('integer', 'real')
+    OR length({digits}) = 32 AND NOT {digits} GLOB '*[^0-9a-f]*' AND NOT {0} = {dashed}
+) LIMIT 1"""
 
 
 def obstacles(database: Sqlite) -> Iterator[str]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 from playhouse.migrations import Migration, Runner
 
-from puffle_accounts.database import indexes, place, upgrading
-from puffle_accounts.database.adoption import obstacles, rehearsal
 from puffle_accounts.database.pooled import Pooled
 from puffle_accounts.database.postgres import Postgres
+from puffle_accounts.database.schema import indexes, obstacles, place, rehearsal, upgrading
 from puffle_accounts.errors import SchemaError
 from puffle_accounts.text import counted
 
-DIRECTORY = Path(__file__).parent / "migrations"
+DIRECTORY = Path(__file__).parents[1] / "migrations"
 
 
 class Versions(NamedTuple):
@@ -67,7 +67,7 @@ def _is_atomic(migration: Migration) -> bool:
 
 
 def _rehearsed(runner: Runner, pending: list[Migration]) -> None:
-    for migration in filter(_is_atomic, pending):
+    for migration in takewhile(_is_atomic, pending):
         runner.up(migration.name)
 
 
@@ -112,13 +112,29 @@ def versions(database: Pooled) -> Versions:
 
 
 def flaws(database: Pooled) -> Iterator[str]:
-    """Return why accounts could not be ended in tables that are up to date, a line each."""
-    yield from obstacles.to_serve(database)
-    with database.reading():
-        place.own(database)
-        lacking = indexes.lacking(database)
-    for name in lacking:
-        yield f"the index {name} is missing or was not finished: run puffle-accounts db upgrade"
+    """Return why accounts could not be ended in the tables that are there, a line each."""
+    found = versions(database)
+    if found.pending:
+        yield found.said
+    standing = list(obstacles.to_serve(database, is_migrated=not found.pending))
+    yield from standing
+    if not found.pending and not standing:
+        yield from _misplaced(database)
+        with database.reading():
+            lacking = indexes.lacking(database)
+        for name in lacking:
+            yield f"the index {name} is missing or not finished: run puffle-accounts db upgrade"
+
+
+def _misplaced(database: Pooled) -> Iterator[str]:
+    try:
+        with database.reading():
+            place.own(database)
+            hidden = place.hidden(database) if isinstance(database, Postgres) else None
+    except SchemaError as error:
+        hidden = str(error)
+    if hidden:
+        yield hidden
 
 
 def _found(database: Pooled) -> Runner:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from puffle_accounts.database.adoption import postgres, rights, sqlite
 from puffle_accounts.database.pooled import Pooled
 from puffle_accounts.database.postgres import Postgres
+from puffle_accounts.database.schema import postgres, rights, sqlite
 from puffle_accounts.database.sqlite import Sqlite
 
 
-def to_serve(database: Pooled) -> Iterator[str]:
+def to_serve(database: Pooled, is_migrated: bool) -> Iterator[str]:
     """Return why this role could not end accounts in the tables that are there, a line each."""
     with database.reading():
         if isinstance(database, Sqlite):
@@ -19,7 +19,7 @@ def to_serve(database: Pooled) -> Iterator[str]:
             found = postgres.table(database)
             if found:
                 yield from postgres.obstacles(database, found)
-                yield from rights.lacking(database, found.role)
+                yield from rights.lacking(database, found.role) if is_migrated else ()
 
 
 def to_upgrade(database: Pooled) -> Iterator[str]:

@@ -53,6 +53,19 @@ def own(database: Pooled) -> str | None:
     raise SchemaError(_no_room(schemas, adopted))
 
 
+def hidden(database: Postgres) -> str | None:
+    """Return what is wrong where an empty `accounts` stands before another one."""
+    schemas = [_Schema(*row) for row in database.sql(SCHEMAS, ["accounts"]).fetchall()]
+    having = [schema.name for schema in schemas if schema.taken]
+    if len(having) < 2 or database.sql("SELECT 1 FROM accounts LIMIT 1").fetchone():
+        return None
+    first, second = having[:2]
+    return (
+        f"accounts means {first}.accounts, which is empty and stands before {second}.accounts in"
+        " this role's search_path: drop or rename the one that is not meant"
+    )
+
+
 def _first(schemas: list[_Schema], name: str) -> int | None:
     return next((i for i, schema in enumerate(schemas) if name in schema.taken), None)
 

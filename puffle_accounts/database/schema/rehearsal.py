@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from peewee import IntegrityError, PeeweeException
 
 from puffle_accounts import clock
-from puffle_accounts.database import upgrading
 from puffle_accounts.database.pooled import Pooled
+from puffle_accounts.database.postgres import Postgres
+from puffle_accounts.database.schema import upgrading
 from puffle_accounts.errors import SchemaError
 from puffle_accounts.text import one_line
 
@@ -22,7 +23,7 @@ FOREIGN_KEY = "foreign key"  # in the words of either database
 KEPT = "a trigger or a policy keeps its rows as they are"
 
 SESSIONS = "lower(trim(CAST(type AS TEXT))) = 'linkedin' AND CAST(status AS TEXT) <> 'disconnected'"
-FIND = f"SELECT id FROM accounts WHERE {{}} LIMIT {ROWS}"
+FIND = f"SELECT id FROM accounts WHERE {{}} LIMIT {ROWS} {{}}"
 MAKE = """
 INSERT INTO accounts
     (id, user_id, type, display_name, status, provider_account_id, created_at, updated_at)
@@ -30,6 +31,7 @@ VALUES (?, ?, 'linkedin', '', 'connected', ?, ?, ?)"""
 DISCONNECT = """
 UPDATE accounts SET status = 'disconnected', updated_at = ? WHERE id = ?
 RETURNING CAST(status AS TEXT)"""
+DONE = ("disconnected", "deleted")
 DELETE = "DELETE FROM accounts WHERE id = ? RETURNING 'deleted'"
 
 
@@ -63,17 +65,16 @@ def changes(database: Pooled) -> None:
     Raises:
         SchemaError: no account can be.
     """
-    with database.reading():
-        sessions = _ids(database, SESSIONS)
-        accounts = _ids(database, "1 = 1")
     with _rehearsing(database):
+        sessions, accounts = _ids(database, SESSIONS), _ids(database, "1 = 1")
         made = [] if sessions and accounts else _made(database)
         _require(database, sessions or made, "UPDATE", DISCONNECT, clock.stamp(clock.now()))
         _require(database, accounts or made, "DELETE", DELETE)
 
 
 def _ids(database: Pooled, which: str) -> list[str]:
-    return [str(id) for (id,) in database.sql(FIND.format(which)).fetchall()]
+    lock = "FOR UPDATE SKIP LOCKED" if isinstance(database, Postgres) else ""
+    return [str(id) for (id,) in database.sql(FIND.format(which, lock)).fetchall()]
 
 
 def _made(database: Pooled) -> list[str]:
@@ -107,4 +108,4 @@ def _refusal(database: Pooled, statement: str, *params: str) -> str | None:
         return None if FOREIGN_KEY in str(error).lower() else one_line(error)
     except PeeweeException as error:
         return one_line(error)
-    return None if changed and changed[0][0].strip() in ("disconnected", "deleted") else KEPT
+    return None if changed and str(changed[0][0]).strip() in DONE else KEPT
