@@ -41,7 +41,7 @@ bench: $(READY)
 clean:
 	rm -rf .venv .venv-* build *.egg-info plugins/*.egg-info
 
-$(READY): setup.cfg pyproject.toml
+$(READY): setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[test,postgres,gevent]'
