@@ -173,7 +173,7 @@ def test_systemd_has_nothing_to_say_against_the_units(tmp_path):
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("unit", SERVED | {"puffle-accounts-migrate.service"})
+@pytest.mark.parametrize("unit", sorted({*SERVED, "puffle-accounts-migrate.service"}))
 def test_a_unit_is_told_of_the_credentials_that_it_is_given(unit):
     given = {line.split(":")[0] for line in settings(unit, "LoadCredential")}
     told = dict(line.split("=", 1) for line in settings(unit, "Environment"))
