@@ -7,9 +7,10 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from support import ROOT
+from support import ROOT, wait_until
 
 UNIT = ROOT / "deploy" / "systemd" / "puffle-accounts.service"
 GIVE_THE_PORT = 'exec 3<&"$0"; export LISTEN_PID=$$; exec "$@"'
@@ -37,7 +38,7 @@ class Unit:
             self._environ[f"{name}_FILE"] = str(folder / file)
         self._told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._told.bind(str(folder / "notify"))
-        self._told.settimeout(60)
+        self._told.setblocking(False)
         self._environ |= {"LISTEN_FDS": "1", "NOTIFY_SOCKET": str(folder / "notify")}
 
     def start(self) -> subprocess.Popen:
@@ -51,9 +52,14 @@ class Unit:
                 stdout=log,
                 stderr=log,
             )
-        while b"READY=1" not in self._told.recv(4096):
-            pass
+        wait_until(lambda: self._is_ready(process), 100)
         return process
+
+    def _is_ready(self, process: subprocess.Popen) -> bool:
+        assert process.poll() is None, (self._folder / "log").read_text()
+        with suppress(BlockingIOError):
+            return b"READY=1" in self._told.recv(4096)
+        return False
 
     def stop(self) -> None:
         self._port.close()
