@@ -245,3 +245,63 @@ def test_the_wheel_alone_is_served_as_the_image_does_it(sealed, stack, tmp_path)
     assert "Using worker: gevent" in [line["event"] for line in server.lines()], "our settings"
     assert healthy.returncode == 0
     assert list(folder.iterdir()) == []
+
+
+# A third party's distribution
+
+
+def test_a_third_partys_tests_and_types_pass_where_both_are_installed(with_smartlead, tmp_path):
+    test = shutil.copy(SMARTLEAD / "test_puffle_smartlead.py", tmp_path)
+    python, here = with_smartlead / "python", {"cwd": tmp_path, "capture_output": True}
+    tested = subprocess.run([python, "-m", "pytest", "-q", test], text=True, **here)
+    assert tested.returncode == 0, tested.stdout
+    strict = ("--strict", "--python-executable", python, *SMARTLEAD.glob("*.py"))
+    typed = subprocess.run([sys.executable, "-m", "mypy", *strict], text=True, **here)
+    assert typed.returncode == 0, typed.stdout
+
+
+@only("sqlite")
+def test_a_third_partys_plugin_is_listed_checked_called_and_retried(
+    with_smartlead, stack, tmp_path, fake_provider
+):
+    settings = {"SMARTLEAD_API_KEY": "any", "SMARTLEAD_BASE_URL": fake_provider.url}
+
+    def command(*arguments: str) -> str:
+        ended = subprocess.run(
+            [with_smartlead / "puffle-accounts", *arguments],
+            env=stack.process_environ(**settings),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    assert re.search(
+        r"^smartlead +puffle-smartlead 1\.0 +teardown_account, check_provider, find_resources"
+        r" +metadata\.smartlead_email_account_id +ok$",
+        command("plugins"),
+        re.MULTILINE,
+    )
+    fake_provider.answer(200, [])
+    assert "provider smartlead: credentials accepted" in command("check")
+    server = Gunicorn(
+        *(stack, tmp_path / "gunicorn.log", "--config", "python:puffle_accounts.serving"),
+        python=with_smartlead / "python",
+        folder=tmp_path,
+        app="puffle_accounts.wsgi:app",
+        **settings,
+    )
+    fake_provider.forget().answer(503).answer(200, {"ok": True})
+    try:
+        server.wait_until_ready()
+        ended = stack.add_email(metadata={"smartlead_email_account_id": 123})
+        others = stack.add_linkedin(metadata={"smartlead_email_account_id": 124})
+        assert stack.delete(others).headers["Teardown-Status"] == "complete"
+        assert stack.delete(ended).headers["Teardown-Status"] == "partial"
+    finally:
+        server.kill()
+    assert [orphan["plugin"] for orphan in stack.orphans()] == ["smartlead"]
+    command("orphans", "retry")
+    assert stack.orphans() == []
+    assert [sent.path for sent in fake_provider.requests] == ["/email-accounts/123?api_key=any"] * 2
