@@ -81,19 +81,24 @@ class Recording(Silent):
 
     def tell(self, traces: trace.TracerProvider, meters: metrics.MeterProvider) -> None:
         """Let these be told from now on; at first it is those that the process has, or will."""
+        self._traces = traces
         self._tracer = traces.get_tracer(NAME)
         self._instruments = self._made(meters.get_meter(NAME))
 
     def begin(self, name: str, attributes: Attributes) -> Span:
-        return self._begin(name, attributes)
+        return self._begin(name, attributes) if self._is_heard() else NOBODY
 
     def retry(self, name: str, attributes: Attributes, origin: str | None) -> Span:
+        if not self._is_heard():
+            return NOBODY
         made_by = _trace_context.extract({"traceparent": origin or ""}, context.Context())
         linked = trace.get_current_span(made_by).get_span_context()
         links = [Link(linked)] if linked.is_valid else []
         return self._begin(name, attributes, context=context.Context(), links=links)
 
     def request(self, method: str, url: str, host: str, port: int) -> Span:
+        if not self._is_heard():
+            return NOBODY
         attributes: Attributes = {
             "http.request.method": method,
             "url.full": _without_secrets(url),
@@ -131,6 +136,13 @@ class Recording(Silent):
             self._readers.pop(metric, None)
         else:
             self._readers[metric] = read
+
+    def _is_heard(self) -> bool:
+        """Whether a provider of traces has been set: the API alone comes with many a library."""
+        proxy = trace.ProxyTracerProvider
+        return not (
+            isinstance(self._traces, proxy) and isinstance(trace.get_tracer_provider(), proxy)
+        )
 
     def _begin(self, name: str, attributes: Attributes, **more: Any) -> Span:
         span = self._tracer.start_span(name, attributes=_clean(attributes), **more)
