@@ -38,6 +38,9 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet -r bench/requirements.txt
 	$(BIN)/python -m bench.run $(ARGS)
 
+soak: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m soak.run $(ARGS)
+
 clean:
 	rm -rf .venv .venv-* build *.egg-info plugins/*.egg-info
 
