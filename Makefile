@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile every module afresh.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test quick lint mutants bench clean
+.PHONY: run test quick lint mutants bench soak planted clean
 
 run: $(READY)
 	$(BIN)/puffle-accounts demo
@@ -40,6 +40,9 @@ bench: $(READY)
 
 soak: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m soak.run $(ARGS)
+
+planted: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m soak.planted $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* build *.egg-info plugins/*.egg-info

@@ -283,4 +283,5 @@ class Faults:
                     with fault(self._world, each):
                         time.sleep(each.lasts)
         except Exception as error:
+            print(f"{each.name} could not be made or undone: {error!r}", flush=True)
             self.errors.append(error)

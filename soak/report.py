@@ -1,6 +1,7 @@
 """What came of a run: a table for people, JSON for programs, and the history of an account."""
 
 import json
+import shutil
 import subprocess
 import time
 
@@ -69,6 +70,15 @@ def history(account, book):
         if t.ended >= first and t.began <= last
     ]
     return [f"    {moment - first:8.3f}  {what}" for moment, what in sorted(events)]
+
+
+def keep_logs(logs, folder):
+    """Copy the logs of a run that failed; return where."""
+    kept = folder / "logs"
+    kept.mkdir(parents=True, exist_ok=True)
+    for log in logs.glob("*.log"):
+        shutil.copy(log, kept)
+    return kept
 
 
 def write(run, picture, folder):

@@ -48,6 +48,7 @@ def main():
         print(report.write(run, drawn, given.out))
         if run["found"]:
             print(report.failure(run, world.book))
+            print(report.keep_logs(world.folder, given.out))
     return bool(run["found"])
 
 
