@@ -10,6 +10,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from puffle_accounts import clock
+
 TIMES = ("created_at", "updated_at")
 #: The columns under which providers know an account.
 ID_COLUMNS = (
@@ -62,7 +64,7 @@ class Account:
     updated_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "metadata", _frozen(self.metadata))
+        object.__setattr__(self, "metadata", frozen(self.metadata))
 
     @property
     def provider_ids(self) -> tuple[str | None, ...]:
@@ -99,8 +101,10 @@ class Account:
         except RecursionError:
             raise ValueError(_TOO_DEEP) from None
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        for name, value in known.items():
+            _require_type(name, value)
         for name in TIMES:
-            known[name] = known.get(name) and datetime.fromisoformat(known[name])
+            known[name] = clock.moment(known.get(name))
         return cls(**known)
 
 
@@ -109,11 +113,25 @@ def kind(account_type: str | None) -> str:
     return (account_type or "").strip().lower()
 
 
-def _frozen(value: Any, levels: int = METADATA_DEPTH) -> Any:
+def _require_type(name: str, value: Any) -> None:
+    if name == "metadata":
+        fits = isinstance(value, dict)
+    else:
+        fits = isinstance(value, str) or (value is None and name not in ("id", "user_id"))
+    if not fits:
+        raise TypeError(f"{name} cannot be {type(value).__name__}")
+
+
+def frozen(value: Any, levels: int = METADATA_DEPTH) -> Any:
+    """Return what JSON can hold as something that is immutable all the way down.
+
+    Raises:
+        ValueError: it is nested deeper than so many levels.
+    """
     if not isinstance(value, (Mapping, list, tuple)):
         return value
     if not levels:
         raise ValueError(_TOO_DEEP)
     if isinstance(value, Mapping):
-        return MappingProxyType({key: _frozen(item, levels - 1) for key, item in value.items()})
-    return tuple(_frozen(item, levels - 1) for item in value)
+        return MappingProxyType({key: frozen(item, levels - 1) for key, item in value.items()})
+    return tuple(frozen(item, levels - 1) for item in value)

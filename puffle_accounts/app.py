@@ -9,13 +9,14 @@ from flask import Flask, Request
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import MapAdapter
 
-from puffle_accounts import cli, database, logs, start
+from puffle_accounts import cli, database, gauges, logs, start
 from puffle_accounts.api import problems, views
 from puffle_accounts.config import Config
 from puffle_accounts.database.models import MODELS
 from puffle_accounts.hooks import registry
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.service import Service
+from puffle_accounts.telemetry import telemetry
 from puffle_accounts.text import hide_secrets_of
 
 
@@ -45,13 +46,14 @@ def create_app(environ: Mapping[str, str] | None = None, plugins: Plugins | None
     environ = os.environ if environ is None else environ
     hide_secrets_of(environ)
     config = Config.from_environ(environ)
-    logs.configure(config.log_format)
+    logs.configure(config.log_format, telemetry.add_ids)
     store = database.connect(config.database_url)
     store.bind(MODELS)
     loaded = plugins or registry.load(config.plugin_calls, config.disabled_plugins)
     registry.configure(loaded, environ)
     start.warn_of_unknown(environ, loaded)
     service = Service(store, loaded, config.teardown_timeout)
+    gauges.of_process(service)
 
     app = PathRouted("puffle_accounts", static_folder=None)
     problems.init_app(app)

@@ -49,6 +49,16 @@ class Bulkhead:
             self._queue.append(turn)
         return self._wait(turn, arrived, deadline)
 
+    @property
+    def under_way(self) -> int:
+        """How many places are taken."""
+        return self.limit - self._free
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._queue)
+
     def _wait(self, turn: threading.Lock, arrived: float, deadline: float) -> bool:
         while True:
             until = min(max(arrived, self._moved) + self.patience, deadline)

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from puffle_accounts.errors import ConfigError
-from puffle_accounts.text import hide
+from puffle_accounts.text import hide, hide_key
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 SCHEMES = {"sqlite": SQLITE, "postgresql": POSTGRESQL, "postgres": POSTGRESQL}
@@ -136,7 +136,7 @@ def _hint(name: str, readable: Iterable[str]) -> str:
 
 
 def secret(environ: Mapping[str, str], name: str) -> str | None:
-    """Return an API key that can travel in a header, `None` if there is none.
+    """Return an API key that can travel in a header, `None` if there is none; logs hide it.
 
     Raises:
         ConfigError: it holds a line break or anything but printable ASCII.
@@ -146,6 +146,8 @@ def secret(environ: Mapping[str, str], name: str) -> str | None:
         raise ConfigError(
             f"{name} must be printable ASCII without spaces or line breaks; copy the key again"
         )
+    if value:
+        hide_key(value)
     return value
 
 

@@ -13,31 +13,30 @@ from datetime import timedelta
 
 from peewee import PeeweeException
 
-from puffle_accounts import clock
+from puffle_accounts import leases
 from puffle_accounts.database import Database
 from puffle_accounts.errors import DatabaseUnavailable, InvalidKey, KeyInUse, KeyReused
 
-REMEMBERED = timedelta(hours=24)
-LEASE_MARGIN = 10.0  # seconds beyond the teardown deadline
+REMEMBERED = timedelta(hours=24)  # an answer that is further ahead, no right clock has dated
 LONGEST_KEY = 255
 SWEEP_EVERY = 3600.0  # seconds
 AGAIN = 0.25  # seconds between two attempts to give keys back
 
-CLAIM = """
+CLAIM = f"""
 INSERT INTO idempotency_keys (user_id, key, account_id, token, leased_until)
-VALUES (?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, clock(?))
 ON CONFLICT (user_id, key) DO UPDATE SET
     account_id = excluded.account_id, token = excluded.token,
     leased_until = excluded.leased_until, finished_at = NULL, teardown_status = NULL
-WHERE (idempotency_keys.finished_at IS NULL AND idempotency_keys.leased_until <= ?)
-   OR idempotency_keys.finished_at <= ?"""
+WHERE (idempotency_keys.finished_at IS NULL AND {leases.over("idempotency_keys.leased_until")})
+   OR idempotency_keys.finished_at NOT BETWEEN clock(?) AND clock(?)"""
 HOLDER = (
     "SELECT account_id, token, finished_at, teardown_status FROM idempotency_keys"
     " WHERE user_id = ? AND key = ?"
 )
-FINISH = "UPDATE idempotency_keys SET finished_at = ?, teardown_status = ? WHERE token = ?"
+FINISH = "UPDATE idempotency_keys SET finished_at = clock(?), teardown_status = ? WHERE token = ?"
 FREE = "DELETE FROM idempotency_keys WHERE token = ? AND finished_at IS NULL"
-SWEEP = "DELETE FROM idempotency_keys WHERE leased_until <= ?"
+SWEEP = "DELETE FROM idempotency_keys WHERE leased_until <= clock(?) OR leased_until > clock(?)"
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +141,7 @@ class IdempotencyKeys:
             KeyInUse: another request works under it.
             KeyReused: it belongs to another account.
         """
-        now, token = clock.now(), secrets.token_hex(16)
+        token = secrets.token_hex(16)
         self._owed.pay(self._free)
         try:
             with self.database.writing():
@@ -152,9 +151,9 @@ class IdempotencyKeys:
                     key,
                     account_id,
                     token,
-                    clock.stamp(now + self.lease),
-                    clock.stamp(now),
-                    clock.stamp(now - REMEMBERED),
+                    self.lease,
+                    *leases.HELD,
+                    *(-REMEMBERED, REMEMBERED),
                 )
                 holder = self.database.sql(HOLDER, user_id, key).fetchone()
         except DatabaseUnavailable:  # the answer alone may have been lost
@@ -177,7 +176,7 @@ class IdempotencyKeys:
         Raises:
             KeyInUse: another request has taken the key over; the transaction must not be.
         """
-        done = self.database.sql(FINISH, clock.stamp(clock.now()), teardown_status, lease.token)
+        done = self.database.sql(FINISH, timedelta(), teardown_status, lease.token)
         if not done.rowcount:
             raise KeyInUse
 
@@ -197,7 +196,7 @@ class IdempotencyKeys:
     def sweep(self) -> None:
         """Delete the keys that are no longer remembered."""
         with self.database.autocommitting():
-            self.database.sql(SWEEP, clock.stamp(clock.now() - REMEMBERED - self.lease))
+            self.database.sql(SWEEP, -REMEMBERED - self.lease, REMEMBERED + leases.LONGEST)
 
 
 class Sweeper:

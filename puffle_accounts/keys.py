@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 
-from puffle_accounts import clock, live
+from puffle_accounts import live
 from puffle_accounts.database import Database
 from puffle_accounts.database.models import ApiKey
 from puffle_accounts.hooks.registry import Declaration
@@ -34,7 +35,7 @@ def create(user_id: str, name: str | None) -> str:
     """Store a new key of a user and return it; nobody can read it again."""
     key = PREFIX + secrets.token_urlsafe(32)
     ApiKey.create(
-        user_id=user_id, name=name, prefix=key[:SHOWN], sha256=_sha256(key), created_at=clock.now()
+        user_id=user_id, name=name, prefix=key[:SHOWN], sha256=_sha256(key), created_at=_now()
     )
     return key
 
@@ -48,7 +49,12 @@ def find(user_id: object | None = None) -> list[ApiKey]:
 def revoke(key_id: int) -> bool:
     """Revoke a key by its id; return whether there was one to revoke."""
     live = (ApiKey.id == key_id) & ApiKey.revoked_at.is_null()
-    return bool(ApiKey.update(revoked_at=clock.now()).where(live).execute())
+    return bool(ApiKey.update(revoked_at=_now()).where(live).execute())
+
+
+def _now() -> datetime:
+    database: Database = ApiKey._meta.database
+    return database.now()
 
 
 def identify(

@@ -26,10 +26,14 @@ PLAIN_KIND = re.compile(r"[a-z0-9_-]+")
 
 
 class Found(NamedTuple):
-    """An account's row, and whether another account may use the same resource."""
+    """An account's row, and whether another account may use the same resource.
+
+    `unreadable` is the column that cannot be read exactly, if there is one.
+    """
 
     account: Account
     may_share: bool
+    unreadable: str | None = None
 
 
 def users(database: Database, plugin: Plugin, account: Account) -> Iterator[Account]:
@@ -70,7 +74,10 @@ def accounts(database: Database, plugin: Plugin) -> Iterator[Account]:
     after = None
     while True:
         start = "" if after is None else "WHERE a.id > ? "
-        statement = f"SELECT {snapshots.SELECTED} FROM accounts a {start}ORDER BY a.id LIMIT {PAGE}"
+        statement = (
+            f"SELECT {snapshots.selected(database)} FROM accounts a"
+            f" {start}ORDER BY a.id LIMIT {PAGE}"
+        )
         with database.reading():
             rows = database.sql(statement, *([] if after is None else [after])).fetchall()
         for account in map(snapshots.from_row, rows):
@@ -83,11 +90,11 @@ def accounts(database: Database, plugin: Plugin) -> Iterator[Account]:
 
 def _candidates(database: Database, fields: tuple[str, ...], values: set[str]) -> Iterator[Account]:
     bound = sorted({spelling for value in values for spelling in _spellings(value)})
-    marks = ", ".join("?" * len(bound))
     for field in fields if bound else ():
+        mark = _as_found(database, field, "CAST(? AS TEXT)")
         statement = (
-            f"SELECT {snapshots.SELECTED} FROM accounts a"
-            f" WHERE {_key(database, 'a', field)} IN ({marks})"
+            f"SELECT {snapshots.selected(database)} FROM accounts a"
+            f" WHERE {_found_by(database, 'a', field)} IN ({', '.join([mark] * len(bound))})"
         )
         yield from map(snapshots.from_row, database.sql(statement, *bound))
 
@@ -111,15 +118,24 @@ def _key(database: Database, alias: str, field: str) -> str:
     return f"lower({database.json_text(f'{alias}.metadata', key)})"
 
 
+def _found_by(database: Database, alias: str, field: str) -> str:
+    """Return the expression by which rows are found, as an index has it."""
+    return _as_found(database, field, _key(database, alias, field))
+
+
+def _as_found(database: Database, field: str, text: str) -> str:
+    return text if resources.metadata_key(field) else database.indexed(text)
+
+
 def selected(database: Database, declarations: tuple[Declaration, ...]) -> str:
     """Return what to select of an account `a` for `from_row`."""
-    return f"{snapshots.SELECTED}, {_may_share(database, declarations)}"
+    return f"{snapshots.selected(database)}, {_may_share(database, declarations)}"
 
 
 def from_row(row: Any) -> Found:
     """Return the account of a row that was selected as `selected` says."""
     *columns, may_share = row
-    return Found(snapshots.from_row(columns), bool(may_share))
+    return Found(snapshots.from_row(columns), bool(may_share), snapshots.unreadable(columns))
 
 
 def read(
@@ -146,8 +162,9 @@ def read(
 def _may_share(database: Database, declarations: tuple[Declaration, ...]) -> str:
     """Return the condition under which a look at the live accounts is worth its round trip."""
     looks = [
-        f"EXISTS (SELECT 1 FROM accounts o WHERE o.id <> a.id AND {_key(database, 'o', field)}"
-        f" IN ({', '.join(_key(database, 'a', each) for each in fields)}){_of(database, kinds)})"
+        f"EXISTS (SELECT 1 FROM accounts o WHERE o.id <> a.id AND {_found_by(database, 'o', field)}"
+        f" IN ({', '.join(_as_found(database, field, _key(database, 'a', e)) for e in fields)})"
+        f"{_of(database, kinds)})"
         for kinds, fields in declarations
         for field in fields
     ]

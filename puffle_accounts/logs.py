@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 from typing import Any
 
@@ -10,15 +11,16 @@ import structlog
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from puffle_accounts import context
+from puffle_accounts import context, streams
 from puffle_accounts.text import one_line, scrub
 
 
-def formatter(log_format: str) -> logging.Formatter:
+def formatter(log_format: str, *more: Processor) -> logging.Formatter:
     """Return the formatter of every line this service writes.
 
     Args:
         log_format: `text` or `json`.
+        more: each adds something to a line.
     """
     as_text = log_format == "text"
     renderer: Any = (
@@ -29,7 +31,7 @@ def formatter(log_format: str) -> logging.Formatter:
         else structlog.processors.JSONRenderer()
     )
     return ProcessorFormatter(
-        foreign_pre_chain=[add_log_level, ExtraAdder(), _add_request_id],
+        foreign_pre_chain=[add_log_level, ExtraAdder(), _add_request_id, *more],
         processors=[
             structlog.processors.TimeStamper(fmt="iso"),
             ProcessorFormatter.remove_processors_meta,
@@ -41,15 +43,16 @@ def formatter(log_format: str) -> logging.Formatter:
     )
 
 
-def configure(log_format: str) -> None:
+def configure(log_format: str, *more: Processor) -> None:
     """Send every logger's lines through our formatter to standard error.
 
     Args:
         log_format: `text` or `json`.
+        more: each adds something to a line.
     """
     root = logging.getLogger()
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter(log_format))
+    handler = streams.handler(sys.stderr)
+    handler.setFormatter(formatter(log_format, *more))
     ours = [h for h in root.handlers if isinstance(h.formatter, ProcessorFormatter)]
     for old in ours:
         root.removeHandler(old)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import timedelta
 
 from peewee import PeeweeException
 
-from puffle_accounts import clock, context, live, resources, snapshots, teardown
+from puffle_accounts import clock, context, leases, live, resources, snapshots, teardown
 from puffle_accounts.account import Account
 from puffle_accounts.database import Database
 from puffle_accounts.errors import DatabaseUnavailable, DeleteFailed
 from puffle_accounts.hooks.registry import Implementation, Plugins
-from puffle_accounts.idempotency import LEASE_MARGIN, IdempotencyKeys, Lease
+from puffle_accounts.idempotency import IdempotencyKeys, Lease
 from puffle_accounts.live import Found
 from puffle_accounts.orphans.ledger import Ledger
+from puffle_accounts.orphans.record import record
 from puffle_accounts.teardown import Outcome
+from puffle_accounts.telemetry import telemetry
 
 ROUNDS = 3
 MOMENT = 1.0  # seconds: what fails sooner is a broken connection, and one may be had by then
@@ -34,7 +35,7 @@ class Service:
     """
 
     def __init__(self, database: Database, plugins: Plugins, timeout: float) -> None:
-        lease = timedelta(seconds=timeout + LEASE_MARGIN)
+        lease = leases.length(timeout)
         self.database = database
         self.plugins = plugins
         self.timeout = timeout
@@ -58,7 +59,18 @@ class Service:
             DatabaseUnavailable: it did not answer before a provider was called.
             KeyInUse: the lease was lost to another request; nothing is stored.
         """
-        ending = _Ending(self, found, lease)
+        account = found.account
+        asked = {
+            "puffle.account.id": account.id,
+            "puffle.account.type": account.kind,
+            "puffle.request.id": context.request_id.get(),
+        }
+        with telemetry.begin("teardown", asked) as span:
+            status = self._end(_Ending(self, found, lease))
+            span.set({"puffle.teardown.status": status})
+        return status
+
+    def _end(self, ending: _Ending) -> str:
         try:
             for _ in range(ROUNDS):
                 left = ending.tear_down()
@@ -84,6 +96,8 @@ class _Ending:
 
     def tear_down(self) -> list[Outcome]:
         """Call every plugin that the account concerns; return what is left, one per plugin."""
+        if self._found.unreadable:
+            raise self.failed(f"its {self._found.unreadable} cannot be read exactly: correct it")
         account = self._found.account
         concerned = [] if account.is_disconnected else self._service.plugins.concerned(account)
         in_use = self._in_use_by_others(concerned) if self._found.may_share else set()
@@ -163,7 +177,7 @@ class _Ending:
         )
 
     def _record(self, left: list[Outcome]) -> None:
-        self._service.ledger.record(left, context.request_id.get())
+        record(self._service.database, left, context.request_id.get())
         self._partial = self._partial or any(not outcome.spared for outcome in left)
 
     def done(self) -> str:

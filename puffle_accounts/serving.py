@@ -8,6 +8,7 @@ For the same reason there is no preload. Every name here that gunicorn knows is 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 
 from gunicorn.glogging import Logger as GunicornLogger
 
+from puffle_accounts import instrumented, streams
 from puffle_accounts.config import GRACE, Config, count, log_format, text
 from puffle_accounts.errors import ConfigError
 from puffle_accounts.logs import formatter
@@ -37,8 +39,19 @@ class Logger(GunicornLogger):
         super().setup(cfg)
         hide_secrets_of(os.environ)
         ours = formatter(log_format(os.environ))
-        for handler in (*self.error_log.handlers, *self.access_log.handlers):
-            handler.setFormatter(ours)
+        for logger in (self.error_log, self.access_log):
+            logger.handlers = [*map(_unhindered, logger.handlers)]
+            for handler in logger.handlers:
+                handler.setFormatter(ours)
+
+
+def _unhindered(handler: logging.Handler) -> logging.Handler:
+    """Return what writes to a stream without waiting for its reader; a file's stays."""
+    if type(handler) is not logging.StreamHandler:
+        return handler
+    ours = streams.handler(handler.stream)
+    vars(ours)["_gunicorn"] = True  # by which gunicorn knows what to replace when it is reloaded
+    return ours
 
 
 def on_starting(server: Any) -> None:
@@ -110,8 +123,13 @@ def _rehearse() -> None:
     Plugins read their own variables, and the master must not import them; each worker would say
     the same again, in the middle of gunicorn's own lines.
     """
-    command = (sys.executable, "-c", REHEARSAL)
-    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    ended = subprocess.run(
+        (sys.executable, "-c", REHEARSAL),
+        env=instrumented.without(os.environ),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if ended.returncode == APP_LOAD_ERROR:
         sys.stderr.write(ended.stderr)
         sys.exit(APP_LOAD_ERROR)
@@ -159,4 +177,5 @@ secure_scheme_headers: dict[str, str] = {}
 
 logger_class = Logger
 
+instrumented.leave_to_workers()
 _rehearse()

@@ -18,6 +18,8 @@ from puffle_accounts.errors import PluginFault, TeardownFailed
 from puffle_accounts.hooks import faults
 from puffle_accounts.hooks.hookimpls import TEARDOWN
 from puffle_accounts.hooks.registry import Implementation
+from puffle_accounts.telemetry import telemetry
+from puffle_accounts.telemetry.silent import Attributes, Span
 from puffle_accounts.text import one_line
 
 IN_USE = "in use by another account"
@@ -76,9 +78,9 @@ def call_all(
         except Empty:
             break
         waiting.remove(call)
-        outcomes.append(outcome)
+        outcomes.append(call.ended(outcome))
     late = TeardownFailed("did not finish before the teardown deadline")
-    return outcomes + [call.failed(late) for call in waiting]
+    return outcomes + [call.ended(call.failed(late)) for call in waiting]
 
 
 def spared(implementation: Implementation, account: Account) -> Outcome:
@@ -103,6 +105,7 @@ class _Call:
     implementation: Implementation
     account: Account
     started: float
+    span: Span
 
     def done(self, said: str | None) -> Outcome:
         plugin = self.implementation.plugin
@@ -132,21 +135,34 @@ class _Call:
             log.warning("teardown.failed", extra=_fields(outcome))
         return outcome
 
+    def ended(self, outcome: Outcome) -> Outcome:
+        """Tell once what the caller makes of it: a thread that hangs tells nothing."""
+        attributes = _told(outcome)
+        self.span.set(attributes)
+        if outcome.failure:
+            self.span.failed(str(attributes["error.type"]), outcome.failure)
+        self.span.end()
+        telemetry.time("puffle.teardown.duration", outcome.ms / 1000, attributes)
+        return outcome
+
 
 _Done = SimpleQueue[tuple[_Call, Outcome]]
 
 
 def _start(implementation: Implementation, account: Account, deadline: float, done: _Done) -> _Call:
-    call = _Call(implementation, account, time.monotonic())
+    plugin = implementation.plugin
+    span = telemetry.begin(f"teardown {plugin}", {"puffle.plugin": plugin})
+    call = _Call(implementation, account, time.monotonic(), span)
     if call.started >= deadline:
         return call
     work = contextvars.Context()  # an empty one: a plugin sees nothing of the request
     work.run(context.deadline.set, deadline)
     work.run(context.request_id.set, context.request_id.get())
+    span.carry(work)
     thread = threading.Thread(
         target=work.run,
         args=(_run, call, deadline, done),
-        name=f"teardown-{implementation.plugin}",
+        name=f"teardown-{plugin}",
         daemon=True,
     )
     try:
@@ -191,6 +207,20 @@ def _fields(outcome: Outcome) -> dict[str, Any]:
         "user": outcome.account.user_id,
         "outcome": outcome.failure or outcome.said,
         "ms": outcome.ms,
+    }
+
+
+def _told(outcome: Outcome) -> Attributes:
+    """Return what a metric may be split by: few values, whatever a plugin says."""
+    if not outcome.failure:
+        became = "nothing" if outcome.said is None else "done"
+        return {"puffle.plugin": outcome.plugin, "puffle.teardown.outcome": became}
+    status = outcome.status
+    is_http = isinstance(status, int) and 100 <= status < 600
+    return {
+        "puffle.plugin": outcome.plugin,
+        "puffle.teardown.outcome": "failed",
+        "error.type": str(status) if is_http else "_OTHER",
     }
 
 

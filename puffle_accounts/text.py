@@ -42,7 +42,16 @@ def hide_secrets_of(environ: Mapping[str, str]) -> None:
 def hide(name: str, value: str) -> None:
     """Let `scrub` hide what is secret of a variable, too, from now on."""
     value = value.strip()
-    found = {value} if is_secret(name) else set(_passwords(value))
+    is_secret = _SECRET_NAME.search(name) and not _PATH_NAME.search(name)
+    _remember({value} if is_secret else set(_passwords(value)))
+
+
+def hide_key(key: str) -> None:
+    """Let `scrub` hide a key, too, from now on, whatever its variable is called."""
+    _remember({key})
+
+
+def _remember(found: set[str]) -> None:
     new = {each for each in found if len(each) >= SHORTEST_SECRET} - _values
     if new:
         _values.update(new)

@@ -25,6 +25,7 @@ from requests.utils import get_auth_from_url, prepend_scheme_if_needed, select_p
 from urllib3.util.ssltransport import SSLTransport
 
 from puffle_accounts.errors import ConfigError
+from puffle_accounts.telemetry import telemetry
 
 POOL = 512  # idle connections per provider
 CONNECT_SECONDS = 3.05  # for all addresses of a name together, and again for TLS and a proxy
@@ -249,6 +250,8 @@ class Transport:
         asked = HTTPAdapter().proxy_headers(self._proxy.geturl()) if self._proxy else {}
         self._tunnel: bytes | None = None
         self._target = url.path.rstrip("/")
+        self._base = f"{url.scheme}://{_authority(url)}{self._target}"
+        self._address = _address(url)
         if self._proxy and self._proxy.scheme in ("http", "https"):
             if url.scheme == "https":
                 authority = _authority(url, always_port=True)
@@ -284,12 +287,26 @@ class Transport:
         Raises:
             NoAnswer: there is none.
         """
-        fields = {**self._headers, **headers}
-        if body is not None or method in WITH_BODY:
-            fields["Content-Length"] = str(len(body or b""))
+        with telemetry.request(method, self._base + path, *self._address) as span:
+            fields = {**self._headers, **headers, **span.headers}
+            if body is not None or method in WITH_BODY:
+                fields["Content-Length"] = str(len(body or b""))
+            answer = self._send(method, path, fields, body or b"", clock, wanted)
+            telemetry.answered(span, answer.status)
+            return answer
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        fields: Mapping[str, str],
+        body: bytes,
+        clock: Clock,
+        wanted: Wanted,
+    ) -> Answer:
         if self._query:
             path += f"{'&' if '?' in path else '?'}{self._query}"
-        request = _head(f"{method} {self._target}{path} HTTP/1.1", fields) + (body or b"")
+        request = _head(f"{method} {self._target}{path} HTTP/1.1", fields) + body
         try:
             kept = self._kept()
             if kept:

@@ -2,8 +2,12 @@
 
 import sys
 
-from puffle_accounts.app import create_app
+from puffle_accounts import instrumented
 from puffle_accounts.errors import ConfigError
+
+instrumented.in_worker()  # before Flask is imported, which it replaces
+
+from puffle_accounts.app import create_app  # noqa: E402
 
 try:
     app = create_app()

@@ -1,7 +1,8 @@
 """The database as the soak itself uses it, whatever becomes of the servers meanwhile."""
 
-import threading
 import time
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 import psycopg
 
@@ -14,7 +15,7 @@ class Sql:
 
     def __init__(self, url):
         self._url = url
-        self._local = threading.local()
+        self._idle = SimpleQueue()
 
     def __call__(self, statement, *params):
         until = time.monotonic() + PATIENCE
@@ -22,24 +23,28 @@ class Sql:
             try:
                 return self._execute(statement, params)
             except psycopg.Error as error:
-                self._drop()
                 if time.monotonic() > until or isinstance(error, psycopg.ProgrammingError):
                     raise
                 time.sleep(AGAIN)
 
     def _execute(self, statement, params):
-        if getattr(self._local, "connection", None) is None:
-            self._local.connection = psycopg.connect(
-                self._url,
-                autocommit=True,
-                application_name="soak",
-                connect_timeout=2,
-                target_session_attrs="read-write",
-            )
-        cursor = self._local.connection.execute(statement, params)
-        return cursor.fetchall() if cursor.description else cursor.rowcount
-
-    def _drop(self):
-        connection, self._local.connection = getattr(self._local, "connection", None), None
-        if connection is not None:
+        connection = self._connected()
+        try:
+            cursor = connection.execute(statement, params)
+            answer = cursor.fetchall() if cursor.description else cursor.rowcount
+        except psycopg.Error:
             connection.close()
+            raise
+        self._idle.put(connection)
+        return answer
+
+    def _connected(self):
+        with suppress(Empty):
+            return self._idle.get_nowait()
+        return psycopg.connect(
+            self._url,
+            autocommit=True,
+            application_name="soak",
+            connect_timeout=2,
+            target_session_attrs="read-write",
+        )

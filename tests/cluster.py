@@ -21,7 +21,7 @@ from support import free_port, wait_until
 
 SETTINGS = {
     "fsync": "off",
-    "max_connections": 60,
+    "max_connections": 150,
     "wal_sender_timeout": "2s",
     "shared_buffers": "16MB",
 }

@@ -7,8 +7,10 @@ from datetime import timedelta
 
 from support import COLUMN_OF, Stack
 
-from puffle_accounts import Account
+from puffle_accounts import Account, clock
+from puffle_accounts.orphans import standing
 from puffle_accounts.orphans.ledger import Ledger
+from puffle_accounts.orphans.record import record as write
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.testing import account
 
@@ -20,14 +22,22 @@ def failed(plugin: str, account: Account, **details) -> Outcome:
     return Outcome(plugin, account, 0, **{"failure": "left by a test", **details})
 
 
-def ledger_of(stack: Stack, **clock) -> Ledger:
-    """Return the ledger with a lease of twelve seconds; `now` and `jitter` may be given."""
-    return Ledger(stack.database, timedelta(seconds=12), **clock)
+def ledger_of(stack: Stack, **jitter) -> Ledger:
+    """Return the ledger with a lease of twelve seconds; `jitter` may be given."""
+    return Ledger(stack.database, timedelta(seconds=12), **jitter)
 
 
-def record(stack: Stack, *failures: Outcome, request_id: str = "left-by-a-test", **clock) -> None:
+def record(stack: Stack, *failures: Outcome, request_id: str = "left-by-a-test") -> None:
     with stack.database.writing():
-        ledger_of(stack, **clock).record(failures, request_id)
+        write(stack.database, failures, request_id)
+
+
+def let_pass(stack: Stack, time: timedelta) -> None:
+    """Make all orphans as much older: nobody can set the clock of a database forward."""
+    for orphan in stack.orphans():
+        older = [orphan[name] and clock.stamp(orphan[name] - time) for name in standing.TIMES]
+        columns = ", ".join(f"{name} = ?" for name in standing.TIMES)
+        stack.sql(f"UPDATE orphans SET {columns} WHERE id = ?", *older, orphan["id"])
 
 
 def leave(stack: Stack, count: int = 1, plugin: str = "unipile", **details) -> list[Account]:

@@ -27,16 +27,24 @@ from puffle_accounts import clock, database, hookimpl, keys
 from puffle_accounts.app import create_app
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.database import schema
-from puffle_accounts.database.models import MODELS, AccountRow, Orphan
+from puffle_accounts.database.models import MODELS, AccountRow
 from puffle_accounts.demo.sandbox import Sandbox
 from puffle_accounts.hooks.hookimpls import verify
 from puffle_accounts.hooks.registry import Plugin, Plugins
+from puffle_accounts.orphans import standing
 from puffle_accounts.orphans.attempt import Retrier
+from puffle_accounts.orphans.record import NOW
 from puffle_accounts.orphans.retry import Pass, Scope
 from puffle_accounts.resources import declared
 
 ROOT = Path(__file__).parents[1]
-MIGRATIONS = ("0001_initial", "0002_live_accounts", "0003_verbatim_snapshots", "0004_resource_ids")
+MIGRATIONS = (
+    "0001_initial",
+    "0002_live_accounts",
+    "0003_verbatim_snapshots",
+    "0004_resource_ids",
+    "0005_hashed_ids",
+)
 APPLIED = "".join(f"applied {name}\n" for name in MIGRATIONS)
 COLUMN_OF = {
     "unipile": "provider_account_id",
@@ -216,12 +224,10 @@ class Stack:
             AccountRow.update(**columns).where(AccountRow.id == account_id).execute()
 
     def orphans(self) -> list[dict]:
-        with self.database.reading():
-            return [model_to_dict(o) for o in Orphan.select().order_by(Orphan.created_at)]
+        return [orphan for page in standing.pages(self.database) for orphan in page]
 
     def make_due(self) -> None:
-        with self.database.writing():
-            Orphan.update(next_attempt_at=clock.now(), leased_until=None).execute()
+        self.sql("UPDATE orphans SET next_attempt_at = clock(?), leased_until = NULL", NOW)
 
     def sql(self, statement: str, *params):
         """Execute one statement; return its rows if it has any."""
@@ -267,7 +273,11 @@ class Stack:
 
 
 class Gunicorn:
-    """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group."""
+    """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group.
+
+    Args:
+        by: the command that starts it, if it is not started by itself.
+    """
 
     def __init__(
         self,
@@ -277,6 +287,7 @@ class Gunicorn:
         python: str | Path = sys.executable,
         folder: Path = ROOT,
         app: str = "wsgi:app",
+        by: tuple[str, ...] = (),
         listener: socket.socket | None = None,
         **environ: str,
     ) -> None:
@@ -288,7 +299,7 @@ class Gunicorn:
             self.url = "http://{}:{}".format(*self.address)
             self.process = subprocess.Popen(
                 [
-                    *(python, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"),
+                    *(*by, python, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"),
                     *("--workers", "1", *arguments, app),
                 ],
                 cwd=folder,

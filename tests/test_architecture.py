@@ -8,11 +8,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 from support import ROOT
+
+from puffle_accounts import clock
+from puffle_accounts.database.postgres import Postgres
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 PACKAGE = ROOT / "puffle_accounts"
@@ -177,15 +180,26 @@ def test_every_test_that_the_page_names_exists(name):
 # What always holds
 
 
-def test_every_time_is_bound_as_text(live, caplog):
+TIMES = """
+SELECT created_at FROM orphans UNION ALL SELECT next_attempt_at FROM orphans
+UNION ALL SELECT leased_until FROM idempotency_keys
+UNION ALL SELECT finished_at FROM idempotency_keys
+UNION ALL SELECT max(created_at) FROM api_keys
+UNION ALL SELECT updated_at FROM accounts WHERE id = ?"""
+
+
+def test_every_time_is_the_databases_or_bound_as_text(live, caplog, monkeypatch):
     """Peewee tells every statement, with its values, to its logger."""
+    if isinstance(live.database, Postgres):  # SQLite has no other clock than its machine's
+        monkeypatch.setattr(clock, "now", lambda: datetime(2000, 1, 1, tzinfo=timezone.utc))
     live.sandbox.behave("unipile", "fail")
     caplog.set_level(logging.DEBUG, "peewee")
-    assert live.delete(live.add_linkedin(), Idempotency_Key="k").status_code == 200
+    account_id = live.add_linkedin()
+    assert live.delete(account_id, Idempotency_Key="k").status_code == 200
     [orphan] = live.orphans()
     live.make_due()
-    live.app.test_cli_runner().invoke(args=["orphans", "retry"])
-    live.app.test_cli_runner().invoke(args=["orphans", "list"])
+    for command in ("orphans retry", "orphans list", f"keys create {live.user_id}"):
+        live.app.test_cli_runner().invoke(args=command.split())
     bound = [record.msg for record in caplog.records if record.name == "peewee"]
     told = " ".join(statement for statement, _ in bound)
     assert all(f"{table} " in told for table in ("INTO orphans", "INTO idempotency_keys"))
@@ -195,3 +209,6 @@ def test_every_time_is_bound_as_text(live, caplog):
         values for _, values in bound if any(isinstance(v, datetime) for v in values or ())
     ] == []
     assert orphan["created_at"].tzinfo is not None
+    written = [time for [time] in live.sql(TIMES, account_id)]
+    assert len(written) == 6
+    assert not [time for time in written if str(time).startswith(("1999", "2000"))]

@@ -81,9 +81,11 @@ def test_a_place_that_comes_back_is_taken_at_once():
     visit = Visit(bulkhead)
     time.sleep(0.3)
     assert visit.entered is None
+    assert (bulkhead.under_way, bulkhead.waiting) == (1, 1)
     bulkhead.leave()
     assert visit.result() is True
     assert visit.waited < FAR / 2
+    assert (bulkhead.under_way, bulkhead.waiting) == (1, 0)
 
 
 def test_when_none_has_come_back_for_that_long_nobody_waits_any_more():

@@ -17,6 +17,7 @@ from wire import Wire
 
 from puffle_accounts import clock, keys
 
+HOUR = timedelta(hours=1)
 LONG_AGO = clock.stamp(clock.now() - timedelta(days=1000))
 
 
@@ -281,6 +282,15 @@ def test_a_lease_that_has_run_out_is_taken_over(live, same_account):
     assert is_replay(live.delete(account, Idempotency_Key="k"))
 
 
+def test_a_lease_of_a_year_ahead_holds_nobody_up(live):
+    """A clock was wrong; a lease of an hour may be that of a machine with a longer time-out."""
+    account = live.add_linkedin()
+    _leave_behind_a_lease(live, account, 365 * 86400)
+    assert not is_replay(live.delete(account, Idempotency_Key="k"))
+    live.sql("UPDATE idempotency_keys SET finished_at = NULL, leased_until = clock(?)", HOUR)
+    assert_problem(live.delete(account, Idempotency_Key="k"), 409, "idempotency_key_in_use")
+
+
 @pytest.mark.parametrize("mode", ["ok", "fail"])
 def test_who_lost_the_lease_answers_409_and_changes_nothing(live, working, mode):
     account = live.add_linkedin()
@@ -351,8 +361,18 @@ def test_after_24_hours_a_key_is_forgotten(live, same_account):
     assert is_replay(live.delete(account, Idempotency_Key="k"))
 
 
+@pytest.mark.parametrize(("ahead", "is_kept"), [(1, True), (365 * 24, False)])
+def test_an_answer_of_tomorrow_is_replayed_and_one_of_next_year_is_not(live, ahead, is_kept):
+    """Better too long than too short: without the key the repeat deletes the row."""
+    account = live.add_linkedin()
+    live.delete(account, Idempotency_Key="k")
+    _finished(live, -ahead)
+    assert is_replay(live.delete(account, Idempotency_Key="k")) is is_kept
+    assert (live.row(account) is not None) is is_kept
+
+
 def test_forgotten_keys_are_deleted_by_and_by_and_remembered_ones_stay(live):
-    now, days = clock.now(), {"old": 2, "abandoned": 2, "recent": 0.9}
+    now, days = clock.now(), {"old": 2, "abandoned": 2, "recent": 0.9, "next year": -365}
     for key, age in days.items():
         then = clock.stamp(now - timedelta(days=age))
         live.sql(

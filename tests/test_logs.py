@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from datetime import timedelta
 
 import pytest
 from support import Gunicorn, only, use, wait_until, write_distribution
@@ -22,13 +23,13 @@ from puffle_accounts.testing import FakeProvider
 
 on_one_database = only("sqlite")
 TRACEBACK = "Traceback (most recent call last)"
-LATER = "2100-01-01 00:00:00.000000+00:00"
 NO_METHOD = "Invalid HTTP method: 'not'"
 UNKNOWN = "0d9a8a52-7f0c-4f38-9d0a-5f1d7a1c9b3e"
 MARKER = "what-the-provider-said"
 PROVIDERS = ("UNIPILE", "INSTANTLY", "AGENTMAIL")
 PLUGIN = """
 import logging
+from datetime import timedelta
 from puffle_accounts import hookimpl
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,9 @@ def test_a_retry_is_a_line_for_each_orphan_with_the_request_id_of_its_delete(liv
         assert live.delete(account, X_Request_ID=f"r-{name}").status_code == 200
     live.change(accounts["superseded"], status="connected")
     live.sql(
-        "UPDATE orphans SET next_attempt_at = ? WHERE request_id IN ('r-failed', 'r-parked')", LATER
+        "UPDATE orphans SET next_attempt_at = clock(?)"
+        " WHERE request_id IN ('r-failed', 'r-parked')",
+        timedelta(days=1),
     )
     live.sandbox.behave("unipile", "ok")
     lines = events(live.command("orphans", "retry").stderr)

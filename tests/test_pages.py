@@ -24,7 +24,10 @@ SOURCES = [
     *(ROOT / name for name in ("gunicorn.conf.py", "Makefile")),
 ]
 KNOWN = "\n".join(path.read_text() for path in SOURCES)
-OF_OTHERS = {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"}
+OF_OTHERS = {
+    *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT"),
+    *("FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS"),
+}
 VARIABLES = [
     "DATABASE_URL",
     "PUFFLE_TEARDOWN_TIMEOUT",
@@ -72,7 +75,8 @@ def test_every_command_that_a_page_names_exists_with_its_options(page):
 
 @each_page
 def test_every_variable_that_a_page_names_is_read_somewhere(page):
-    named = set(re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", "\n".join(code(page))))
+    said = re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", "\n".join(code(page)))
+    named = {name.removesuffix("_FILE") for name in said if not name.startswith("OTEL_")}
     assert {name for name in named - OF_OTHERS if name not in KNOWN} == set()
 
 
@@ -131,5 +135,7 @@ def test_the_readme_tells_of_every_command(command):
 def test_the_page_on_logs_tells_of_every_event_and_no_other():
     told = set(re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", (ROOT / "docs/logs.md").read_text(), re.M))
     package = "\n".join(path.read_text() for path in ROOT.glob("puffle_accounts/**/*.py"))
-    subjects = "account|database|distribution|idempotency|key|orphan|plugin|provider|request|retry"
-    assert told == set(re.findall(rf'"((?:{subjects}|teardown)\.[a-z_]+)"', package))
+    subjects = "account|database|distribution|idempotency|key|log|orphan|plugin|provider|request"
+    assert told == set(
+        re.findall(rf'"((?:{subjects}|retry|service|teardown|variable)\.[a-z_]+)"', package)
+    )

@@ -6,6 +6,7 @@ import gzip
 import json
 import traceback
 from base64 import b64encode
+from contextvars import Context
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from urllib.parse import quote
@@ -66,7 +67,8 @@ def test_a_delete_has_the_key_the_request_id_and_neither_body_nor_content_type(p
 
 
 def test_without_a_request_no_request_id_is_made_up(provider):
-    upstream(provider.url).delete("things", "t-1", tried="thing delete")
+    client = upstream(provider.url)
+    Context().run(client.delete, "things", "t-1", tried="thing delete")
     assert "X-Request-ID" not in provider.requests[0].headers
 
 
@@ -229,6 +231,14 @@ def test_an_untidy_success_is_one(sent):
         assert upstream(wire.url).delete("things", "t-1", tried="thing delete") is True
 
 
+@pytest.mark.parametrize("body", [b"", b"OK", b"[]", b"{}"])
+def test_where_the_body_says_whether_it_is_done_one_that_says_nothing_is_no_success(body):
+    with FakeProvider() as provider:
+        client = upstream(provider.answer(200, body).url, is_done=lambda body: "error" not in body)
+        failed = failure(client)
+    assert (failed.status, failed.permanent) == (200, False)
+
+
 @pytest.mark.parametrize("status", [99, 101, 199, 600, 999])
 def test_a_status_that_does_not_exist_is_a_failure_to_be_tried_again(status):
     failed = failure_after(b"HTTP/1.1 %03d x\r\nContent-Length: 0\r\n\r\n" % status)
@@ -261,9 +271,48 @@ def test_a_body_in_an_encoding_that_nobody_asked_for_decides_nothing(provider):
     assert provider.requests[0].headers["Accept-Encoding"] == "identity"
 
 
+@pytest.mark.parametrize(
+    "asked", ["Retry-After: Wed, 06 Jan 2010 08:50:37 GMT", "X-RateLimit-Reset: 1262767837"]
+)
+def test_a_moment_to_wait_for_is_one_of_the_providers_clock(asked):
+    """Ours, or theirs, may be years behind."""
+    told = "Date: Wed, 06 Jan 2010 08:49:37 GMT"
+    assert failure_after(answer(429, b"", told, asked)).retry_after == 60
+    assert failure_after(answer(429, b"", asked)).retry_after == 0
+
+
 def test_two_retry_afters_are_none(provider):
     sent = answer(503, b"", "Retry-After: 2814", "Retry-After: 2")
     assert failure_after(sent).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "seconds"),
+    [
+        (429, {"wait": 7}, {}, 7),
+        (503, {"wait": "2.5"}, {}, 2.5),
+        (429, {"wait": 7}, {"Retry_After": "30"}, 30),
+        (429, {"wait": 7}, {"Retry_After": "soon"}, 7),
+        (429, {}, {"X_RateLimit_Reset": "24"}, 24),
+        (429, {"wait": 7}, {"X_RateLimit_Reset": "24"}, 7),
+        (429, {}, {"X_RateLimit_Reset": "1392815263"}, 0),
+        (429, {}, {"X_RateLimit_Reset": "4102444800"}, None),
+        (429, {}, {"X_RateLimit_Reset": "2100-01-01T00:00:00Z"}, None),
+        (503, {}, {"X_RateLimit_Reset": "24"}, None),
+        (429, {"wait": True}, {}, None),
+        (429, {"wait": -1}, {}, None),
+        (429, b'{"wait": Infinity}', {}, None),
+        (429, b'{"wait": NaN}', {}, None),
+        (429, {"wait": {"seconds": 7}}, {}, None),
+    ],
+)
+def test_how_long_to_wait_is_told_by_the_first_that_says_it(
+    provider, status, body, headers, seconds
+):
+    client = upstream(provider.url, retry_after="wait")
+    provider.answer(status, body, **headers)
+    client.delete("things", "t-1", tried="thing delete")
+    assert failure(client).retry_after == seconds
 
 
 LONG_GONE = json.dumps({"more": "x" * 100_000, **GONE}).encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import uuid
 
 from flask import Flask, Response, request
@@ -24,9 +23,9 @@ from puffle_accounts.idempotency import Replay, Sweeper
 from puffle_accounts.keys import Caller
 from puffle_accounts.live import Found
 from puffle_accounts.service import Service
+from puffle_accounts.telemetry import telemetry
 
 RETRY_AFTER = "5"  # seconds until the database may be back
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +78,12 @@ def init_app(app: Flask, service: Service) -> None:
 
 def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
-    context.request_id.set(given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+    context.request_id.set(given if context.is_request_id(given) else uuid.uuid4().hex)
 
 
 def _end(answer: Response) -> Response:
+    if request.url_rule:  # else it was not for the one route
+        telemetry.count("puffle.deletes", {"http.response.status_code": answer.status_code})
     answer.headers["X-Request-ID"] = context.request_id.get() or ""
     answer.call_on_close(lambda: context.request_id.set(None))  # after the access log's line
     return answer

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from puffle_accounts.cli.terminal import Group, current_service
+from puffle_accounts.cli.terminal import Group, current_service, echo
 from puffle_accounts.database import schema
 
 group = Group("db", help="Create and migrate the tables.")
@@ -17,17 +17,22 @@ def upgrade() -> None:
     """Create or migrate the tables; an accounts table that is there is adopted."""
     applied = schema.upgrade(current_service().database)
     for name in applied:
-        click.echo(f"applied {name}")
+        echo(f"applied {name}")
     if not applied:
-        click.echo("The tables are up to date.")
+        echo("The tables are up to date.")
 
 
 @group.command("status")
 def status() -> None:
-    """Show the migrations; exit 1 if one is pending."""
-    rows = schema.status(current_service().database)
+    """Show the migrations, and whether the tables are older or newer than this code.
+
+    Exit 1 if they are older: a migration is pending.
+    """
+    database = current_service().database
+    rows, versions = schema.status(database), schema.versions(database)
     width = max(len(name) for name, _ in rows)
     for name, applied in rows:
         said = f"applied {applied:%Y-%m-%d %H:%M}" if applied else "pending"
-        click.echo(f"{name:{width}}  {said}")
-    sys.exit(any(applied is None for _, applied in rows))
+        echo(f"{name:{width}}  {said}")
+    click.echo(versions.said, err=True)
+    sys.exit(bool(versions.pending))

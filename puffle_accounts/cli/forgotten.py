@@ -13,7 +13,7 @@ from flask.cli import with_appcontext
 from peewee import PeeweeException
 
 from puffle_accounts import resources
-from puffle_accounts.cli.terminal import current_service, json_array, table
+from puffle_accounts.cli.terminal import current_service, echo, json_array, table
 from puffle_accounts.errors import DatabaseUnavailable, ResourceInUse, TeardownFailed
 from puffle_accounts.hooks import faults, registry
 from puffle_accounts.hooks.hookimpls import FIND
@@ -48,7 +48,7 @@ def find(only: str | None, hours: float, missing: bool, as_json: bool) -> None:
         raise click.UsageError(f"--older-than must be a number of hours up to {MOST_HOURS}")
     service = current_service()
     before = service.ledger.now() - timedelta(hours=hours)
-    searches = [Search(service.ledger, p, before) for p in _searchable(service.plugins, only)]
+    searches = [Search(service.database, p, before) for p in _searchable(service.plugins, only)]
     asked = [search for search in searches if _ask(search)]
     found = [row for search in searches for row in _forgotten_rows(search)]
     if missing:  # of a list that was read in part, nearly all accounts would seem to be
@@ -115,9 +115,9 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
     lost = [row for row in found if "missing" in row]
     if held:
         table(("PLUGIN", "CREATED", "RESOURCE", "NAME"), map(_held_row, held), whole=True)
-    click.echo(_totals(held, "resource that nobody names", "resources that nobody names"))
+    echo(_totals(held, "resource that nobody names", "resources that nobody names"))
     if lost:
-        click.echo()
+        echo()
         rows = ((row["plugin"], row["account_id"], one_line(row["resource_id"])) for row in lost)
         table(("PLUGIN", "ACCOUNT", "RESOURCE THAT ITS PROVIDER DOES NOT KNOW"), rows, whole=True)
 
@@ -157,16 +157,16 @@ def adopt(name: str, ids: tuple[str, ...], reason: str) -> None:
         )
     _refuse_unusable(ids)
     try:
-        new = forgotten.adopt(service.ledger, plugin, dict.fromkeys(ids), reason)
+        new = forgotten.adopt(service.database, plugin, dict.fromkeys(ids), reason)
     except ResourceInUse as error:
         raise click.ClickException(
             f"a live account uses {one_line(error)}; nothing was adopted"
         ) from error
     for each in new:
-        click.echo(f"adopted {one_line(each)}")
+        echo(f"adopted {one_line(each)}")
     known = len(set(ids)) - len(new)
     if known:
-        click.echo(f"{counted(known, 'resource')} had an orphan already")
+        echo(f"{counted(known, 'resource')} had an orphan already")
 
 
 def _refuse_unusable(ids: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.hooks import faults, registry
 from puffle_accounts.hooks.hookimpls import CHECK
 from puffle_accounts.hooks.registry import Plugin
+from puffle_accounts.orphans import standing
 from puffle_accounts.service import Service
 from puffle_accounts.text import counted, one_line
 
@@ -49,19 +50,19 @@ def check(service: Service, local: bool = False) -> Iterator[Finding]:
 
 def _database(service: Service) -> Iterator[Finding]:
     try:
-        pending = [name for name, applied in schema.status(service.database) if not applied]
-        if not pending:
+        flaws, said = list(schema.flaws(service.database)), schema.versions(service.database).said
+        if not flaws:
             service.database.require_writes()
     except (DatabaseUnavailable, PeeweeException) as error:
         yield Finding(False, "database", one_line(error))
         return
     yield Finding(True, "database", f"answers{service.database.by_way_of}")
-    if pending:
-        hint = "run puffle-accounts db upgrade"
-        yield Finding(False, "schema", f"{counted(len(pending), 'pending migration')}: {hint}")
+    for flaw in flaws:
+        yield Finding(False, "schema", flaw)
+    if flaws:
         return
-    yield Finding(True, "schema", "up to date")
-    counts = service.ledger.counts()
+    yield Finding(True, "schema", said)
+    counts = standing.counts(service.database)
     yield Finding(True, "orphans", orphans_said(counts), doubtful=bool(counts["old"]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from puffle_accounts import keys
-from puffle_accounts.cli.terminal import Group, current_service, table
+from puffle_accounts.cli.terminal import Group, current_service, echo, table
 from puffle_accounts.text import one_line
 
 group = Group("keys", help="API keys of users.")
@@ -18,7 +18,7 @@ def create(user_id: object, name: str | None) -> None:
     """Print a new key of USER_ID; it cannot be shown again."""
     with current_service().database.writing():
         key = keys.create(str(user_id), name and one_line(name))
-    click.echo(key)
+    echo(key)
 
 
 @group.command("list")
@@ -51,4 +51,4 @@ def revoke(key_id: int) -> None:
         revoked = keys.revoke(key_id)
     if not revoked:
         raise click.ClickException(f"there is no live key with the id {key_id}; see keys list")
-    click.echo(f"Key {key_id} is revoked.")
+    echo(f"Key {key_id} is revoked.")

@@ -9,21 +9,23 @@ import threading
 from collections import Counter
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import Any
 
 import click
-from playhouse.shortcuts import model_to_dict
 
-from puffle_accounts import clock
+from puffle_accounts import gauges, leases
 from puffle_accounts.cli import health
-from puffle_accounts.cli.terminal import Group, current_service, cut, json_array, table
-from puffle_accounts.database.models import Orphan
+from puffle_accounts.cli.terminal import Group, current_service, cut, echo, json_array, table
 from puffle_accounts.hooks.registry import Plugin
+from puffle_accounts.orphans import standing
 from puffle_accounts.orphans.attempt import RESULTS, Retrier
+from puffle_accounts.orphans.due import WAITING
 from puffle_accounts.orphans.retry import Pass, Repetition, Scope
 from puffle_accounts.service import Service
 from puffle_accounts.text import one_line
 
 WIDEST_PLUGIN = 20  # characters of its name in the table of orphans
+WIDEST_ID, WIDEST_COUNT = 36, 5  # where they are what they should be
 MOST_ROWS = 1000  # that a table shows; --json shows all
 
 group = Group("orphans", help="What was left behind upstream.")
@@ -33,46 +35,52 @@ group = Group("orphans", help="What was left behind upstream.")
 @click.option("--json", "as_json", is_flag=True, help="All columns of all orphans, as JSON.")
 def list_(as_json: bool) -> None:
     """Show the orphans, the oldest first."""
-    ledger = current_service().ledger
-    rows = (orphan for page in ledger.pages() for orphan in page)
+    service = current_service()
+    rows = (orphan for page in standing.pages(service.database) for orphan in page)
     if as_json:
-        json_array(map(model_to_dict, rows))
+        json_array(rows)
         return
-    now = clock.now()
+    now = service.ledger.now()
     shown = (_orphan_row(orphan, now) for orphan in islice(rows, MOST_ROWS))
     table(("ID", "PLUGIN", "ACCOUNT", "TRIES", "NEXT", "REASON"), shown)
-    counts = ledger.counts()
+    counts = standing.counts(service.database)
     more = f" ({MOST_ROWS} shown; --json shows all)" if counts["all"] > MOST_ROWS else ""
-    click.echo(health.orphans_said(counts) + more)
+    echo(health.orphans_said(counts) + more)
 
 
-def _orphan_row(orphan: Orphan, now: datetime) -> tuple[str, ...]:
-    return (
-        orphan.id[:8],
-        cut(orphan.plugin, WIDEST_PLUGIN),
-        orphan.account_id,
-        str(orphan.attempts),
+def _orphan_row(orphan: dict[str, Any], now: datetime) -> tuple[str, ...]:
+    columns = (
+        str(orphan["id"])[:8],
+        cut(one_line(orphan["plugin"]), WIDEST_PLUGIN),
+        str(orphan["account_id"])[:WIDEST_ID],
+        str(orphan["attempts"])[:WIDEST_COUNT],
         _next(orphan, now),
         _reason(orphan),
     )
+    return tuple(map(one_line, columns))
 
 
-def _reason(orphan: Orphan) -> str:
+def _reason(orphan: dict[str, Any]) -> str:
     """Return the reason without the provider's name, which would only push the rest out."""
-    reason: str = orphan.reason
-    name = f"{orphan.plugin}: "
+    reason, name = str(orphan["reason"]), f"{orphan['plugin']}: "
     return reason[len(name) :] if reason.lower().startswith(name) else reason
 
 
-def _next(orphan: Orphan, now: datetime) -> str:
-    if orphan.parked_at:
+def _next(orphan: dict[str, Any], now: datetime) -> str:
+    due = orphan["next_attempt_at"]
+    if orphan["parked_at"] is not None:
         return "parked"
-    if orphan.leased_until and orphan.leased_until > now:
+    if _is_ahead(orphan["leased_until"], now, leases.LONGEST):
         return "at work"
-    if orphan.next_attempt_at <= now:
+    if not _is_ahead(due, now, WAITING.furthest):
         return "now"
-    minutes = int((orphan.next_attempt_at - now).total_seconds() // 60) + 1
+    minutes = int((due - now).total_seconds() // 60) + 1
     return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h"
+
+
+def _is_ahead(moment: object, now: datetime, furthest: timedelta) -> bool:
+    """Whether a time is one to come, and not one that only a wrong clock can have written."""
+    return isinstance(moment, datetime) and now < moment <= now + furthest
 
 
 @group.command("retry")
@@ -89,17 +97,18 @@ def retry_(limit: int | None, only: str | None, parked: bool, every: float | Non
     retrier = Retrier(service.ledger, service.plugins, service.timeout)
     scope = Scope(_concerned(service, only), parked, limit or math.inf)
     if every is not None:
-        Repetition(retrier, scope, every, stop).work()
+        with gauges.of_orphans(service):
+            Repetition(retrier, scope, every, stop).work()
         return
     results = _with_progress(retrier, scope, stop)
-    click.echo(_retry_said(service, results))
+    echo(_retry_said(service, results))
     sys.exit(results["failed"] + results["parked"] > 0)
 
 
 def _concerned(service: Service, only: str | None) -> list[Plugin]:
     active = service.plugins.active
     names = {plugin.name for plugin in active}
-    if only is not None and only not in names and only not in service.ledger.plugins():
+    if only is not None and only not in names and only not in standing.plugins(service.database):
         raise click.ClickException(f"no plugin is called {only!r}; see puffle-accounts plugins")
     return [plugin for plugin in active if only in (None, plugin.name)]
 
@@ -121,9 +130,12 @@ def _with_progress(retrier: Retrier, scope: Scope, stop: threading.Event) -> Cou
 
 def _retry_said(service: Service, results: Counter[str]) -> str:
     said = ", ".join(f"{results[name]} {name}" for name in RESULTS)
-    skipped = service.ledger.plugins() - {plugin.name for plugin in service.plugins.active}
-    if skipped:
-        said += f"; kept and skipped what is not in use: {', '.join(sorted(skipped))}"
+    skipped = standing.plugins(service.database) - {
+        plugin.name for plugin in service.plugins.active
+    }
+    names = ", ".join(sorted(skipped))
+    if names:
+        said += f"; kept and skipped what is not in use: {names}"
     return said
 
 
@@ -134,23 +146,22 @@ def drop(ids: tuple[str, ...], reason: str) -> None:
     """Give orphans up, by their ID or its first characters."""
     if not reason.strip():
         raise click.UsageError("--reason must say why")
-    ledger = current_service().ledger
-    found = [ledger.find(one_line(orphan_id)) for orphan_id in ids]
+    service = current_service()
+    found = [standing.find(service.database, one_line(orphan_id)) for orphan_id in ids]
     for given, matching in zip(ids, found, strict=True):
         if len(matching) != 1:
             many = "no orphan has" if not matching else "several orphans have"
             raise click.ClickException(f"{many} the id {one_line(given)}; nothing was dropped")
-    for orphan_id in dict.fromkeys(orphan_id for (orphan_id,) in found):
-        if ledger.drop(orphan_id, reason):
-            click.echo(f"dropped {orphan_id}")
+    for key in dict.fromkeys(key for (key,) in found):
+        if service.ledger.drop(key, reason):
+            echo(f"dropped {one_line(key)}")
 
 
 @group.command("count")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def count(as_json: bool) -> None:
     """Show how many orphans are due, waiting and parked, by plugin; for alerts."""
-    ledger = current_service().ledger
-    counted = [(each, ledger.now() - each.oldest) for each in ledger.standing()]
+    counted = standing.by_plugin(current_service().database)
     if as_json:
         json_array(
             {
@@ -158,16 +169,20 @@ def count(as_json: bool) -> None:
                 "due": each.due,
                 "waiting": each.waiting,
                 "parked": each.parked,
-                "oldest_seconds": max(0, round(age.total_seconds())),
+                "oldest_seconds": round(each.oldest.total_seconds()),
             }
-            for each, age in counted
+            for each in counted
         )
         return
     table(
         ("PLUGIN", "DUE", "WAITING", "PARKED", "OLDEST"),
         (
-            (each.plugin, str(each.due), str(each.waiting), str(each.parked), _age(age))
-            for each, age in counted
+            (
+                one_line(each.plugin),
+                *map(str, (each.due, each.waiting, each.parked)),
+                _age(each.oldest),
+            )
+            for each in counted
         ),
     )
 
@@ -175,4 +190,4 @@ def count(as_json: bool) -> None:
 def _age(age: timedelta) -> str:
     hours = int(age.total_seconds() // 3600)
     minutes = int(age.total_seconds() // 60)
-    return f"{hours // 24}d" if hours >= 48 else f"{hours}h" if hours else f"{max(minutes, 0)}m"
+    return f"{hours // 24}d" if hours >= 48 else f"{hours}h" if hours else f"{minutes}m"

@@ -8,7 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from puffle_accounts.cli import health
-from puffle_accounts.cli.terminal import current_service, json_array, table
+from puffle_accounts.cli.terminal import current_service, echo, json_array, table
 
 SHOWN = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -45,7 +45,7 @@ def check(local: bool, as_json: bool) -> None:
     for finding in health.check(current_service(), local):
         found.append(finding)
         if not as_json:
-            click.echo(f"{SHOWN[finding.state]}  {finding.what}: {finding.said}")
+            echo(f"{SHOWN[finding.state]}  {finding.what}: {finding.said}")
     if as_json:
         json_array({"what": f.what, "state": f.state, "said": f.said} for f in found)
     sys.exit(not all(finding.ok for finding in found))

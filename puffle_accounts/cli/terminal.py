@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
@@ -58,6 +59,13 @@ def current_service() -> Service:
     return found
 
 
+def echo(line: str = "") -> None:
+    """Print a line, with escapes for what the output's encoding does not have."""
+    out = sys.stdout  # given to click, or it writes UTF-8 where ASCII is asked for
+    encoding = out.encoding or "utf-8"
+    click.echo(line.encode(encoding, "backslashreplace").decode(encoding), file=out)
+
+
 def table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]], whole: bool = False) -> None:
     """Print rows in columns, the last one cut so that a line fits, unless it has to be `whole`."""
     lines = [titles, *rows]
@@ -65,7 +73,7 @@ def table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]], whole: bool 
     for *cells, last in lines:
         start = "".join(f"{cell:{width}}  " for cell, width in zip(cells, widths, strict=True))
         room = max(WIDTH - len(start), 10)
-        click.echo((start + (last if whole else cut(last, room))).rstrip())
+        echo((start + (last if whole else cut(last, room))).rstrip())
 
 
 def cut(text: str, width: int) -> str:
@@ -77,6 +85,6 @@ def json_array(items: Iterator[dict[str, Any]]) -> None:
     """Print a JSON array one item a line, without holding all items."""
     separator = "["
     for item in items:
-        click.echo(separator + json.dumps(item, default=datetime.isoformat))
+        echo(separator + json.dumps(item, default=datetime.isoformat))
         separator = ","
-    click.echo("]" if separator == "," else "[]")
+    echo("]" if separator == "," else "[]")

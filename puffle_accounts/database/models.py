@@ -11,7 +11,6 @@ from peewee import (
     CharField,
     DateTimeField,
     Field,
-    IntegerField,
     JSONField,
     Model,
     TextField,
@@ -75,24 +74,4 @@ class ApiKey(Model):
         table_name = "api_keys"
 
 
-class Orphan(Model):
-    """What one plugin left behind upstream of one account."""
-
-    id = UUIDField(primary_key=True)
-    plugin = CharField()
-    account_id = UUIDField()
-    user_id = UUIDField()
-    account = JSONField()
-    reason = TextField()
-    attempts = IntegerField()
-    created_at = TimeField()
-    next_attempt_at = TimeField()
-    leased_until = TimeField(null=True)
-    parked_at = TimeField(null=True)
-    request_id = TextField(null=True)
-
-    class Meta:
-        table_name = "orphans"
-
-
-MODELS: list[Any] = [AccountRow, ApiKey, Orphan]
+MODELS: list[Any] = [AccountRow, ApiKey]

@@ -12,7 +12,7 @@ from psycopg.types.datetime import TimestampLoader, TimestamptzLoader
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.database.pooled import CONNECTIONS, WAIT
+from puffle_accounts.database.pooled import CONNECTIONS, WAIT, Places
 from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.text import one_line
 
@@ -147,8 +147,18 @@ class Pool(ConnectionPool[Connection]):
 
     def in_use(self) -> int:
         """Return how many connections are taken, or being made."""
+        return self.places().used
+
+    def places(self) -> Places:
+        """Return how many connections there are, and how many wait for one."""
         stats = self.get_stats()
-        return stats["pool_size"] - stats["pool_available"]
+        idle = stats["pool_available"]
+        return Places(
+            used=stats["pool_size"] - idle,
+            idle=idle,
+            most=stats["pool_max"],
+            waiting=self._places.waiting + stats["requests_waiting"],
+        )
 
     def _connect(self, timeout: float | None = None) -> Connection:
         """Return a new connection; if there is none, tell why to those who wait for it."""

@@ -8,10 +8,12 @@ import secrets
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, cast
 
 from peewee import PeeweeException
 
+from puffle_accounts import clock
 from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.text import one_line
 
@@ -28,6 +30,15 @@ VALUES (?, '', '{nil}', '{nil}', '{{}}', ?, 0, '{then}', '{then}')""".format(
 )
 
 
+class Places(NamedTuple):
+    """How many connections a pool has, may have, and how many wait for one."""
+
+    used: int
+    idle: int
+    most: int
+    waiting: int
+
+
 class Pooled:
     """What both databases offer beside Peewee's own interface.
 
@@ -37,12 +48,33 @@ class Pooled:
     """
 
     IS = "IS"
+    CLOCK = "?"
     refused = False  # the last write, by a standby, a read-only or a full database
     by_way_of = ""  # what stands between the service and the database, for a person
     LOCK_ROW = ""  # what makes a SELECT within `writing` keep its row from others
 
+    def places(self) -> Places | None:
+        """Return how full the pool is, `None` where there is none yet, or never."""
+        return None
+
     def folded(self, column: str) -> str:
         """Return the expression for a column as text in lower case."""
+        raise NotImplementedError
+
+    def table_exists(self, table_name: Any, schema: str | None = None) -> bool:
+        """Return whether there is a table."""
+        return bool(super().table_exists(table_name, schema))  # type: ignore[misc]
+
+    def as_text(self, column: str) -> str:
+        """Return the expression for a column that is to be read as text."""
+        raise NotImplementedError
+
+    def exactly(self, column: str) -> str:
+        """Return the expression for a column as text of which every byte is compared."""
+        raise NotImplementedError
+
+    def indexed(self, text: str) -> str:
+        """Return the expression for what an index holds of a text, however long that is."""
         raise NotImplementedError
 
     def json_text(self, column: str, key: str) -> str:
@@ -55,10 +87,23 @@ class Pooled:
     def sql(self, statement: str, *params: Any) -> Any:
         """Execute one statement written with `?` for values and `IS ?` to compare with NULL.
 
+        `clock(?)` is the moment that lies so far, a `timedelta`, from the present one of the
+        database's clock; NULL for `None`.
+
         Hand-written SQL through Peewee: building the same statement from models
         for every request halves the throughput.
         """
-        return self.execute_sql(_dialect(statement, self.param, self.IS), params)  # type: ignore[attr-defined]
+        text = _dialect(statement, self.param, self.IS, self.CLOCK)  # type: ignore[attr-defined]
+        return self.execute_sql(text, self._bound(params))  # type: ignore[attr-defined]
+
+    def _bound(self, params: tuple[Any, ...]) -> list[Any]:
+        """Return values with each distance from the present as `CLOCK` takes it."""
+        raise NotImplementedError
+
+    def now(self) -> datetime:
+        """Return the present moment by the database's clock."""
+        (found,) = self.sql("SELECT clock(?)", timedelta()).fetchone()
+        return cast(datetime, clock.moment(found))
 
     def reading(self) -> AbstractContextManager[None]:
         """Hold a connection for single statements that read."""
@@ -100,6 +145,10 @@ class Pooled:
         """Roll back; where that fails, what counts is the error that made it necessary."""
         with suppress(PeeweeException):
             super().rollback()  # type: ignore[misc]
+
+    def outside_transactions(self) -> AbstractContextManager[None]:
+        """Hold a connection for statements that commit by themselves, and may not be repeated."""
+        return self._telling_its_absence(self._connected_to_write())
 
     @contextmanager
     def _telling_its_absence(self, connected: AbstractContextManager[Any]) -> Iterator[None]:
@@ -148,5 +197,6 @@ PLAIN_KEY = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @functools.lru_cache(maxsize=128)
-def _dialect(statement: str, param: str, compare: str) -> str:
-    return statement.replace(" IS ?", f" {compare} ?").replace("?", param)
+def _dialect(statement: str, param: str, compare: str, present: str) -> str:
+    statement = statement.replace("clock(?)", present).replace(" IS ?", f" {compare} ?")
+    return statement.replace("?", param)

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from peewee import (
@@ -17,7 +18,7 @@ from peewee import (
     PostgresqlDatabase,
 )
 
-from puffle_accounts.database.pooled import PLAIN_KEY, WAIT, Pooled
+from puffle_accounts.database.pooled import PLAIN_KEY, WAIT, Places, Pooled
 from puffle_accounts.errors import ConfigError, DatabaseUnavailable
 from puffle_accounts.text import one_line
 
@@ -37,11 +38,17 @@ DEFAULTS = {
 #: How a database that cannot be reached looks, and a plan that a migration has outdated.
 AWAY = (OperationalError, InterfaceError, NotSupportedError)
 UNDEFINED_TABLE, READ_ONLY, DISK_FULL = "42P01", "25006", "53100"
+SCHEMA_OF = """
+SELECT CAST(n.nspname AS TEXT) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(%s)"""
 NOWHERE = "/nowhere"  # a folder of sockets that is not there
 ADDRESS = {"host", "hostaddr", "port", "user", "password", "dbname"}
 HIGHEST_PORT = 65535
 UNKNOWN_PARAMETER = re.compile(r'query parameter: "([A-Za-z_]\w*)"\s*$')
-BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{WAIT}s'"
+BEGIN = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED;"
+    f" SET LOCAL lock_timeout = '{WAIT}s'; SET LOCAL timezone = 'UTC'"
+)
 
 
 class _Held(threading.local):
@@ -60,6 +67,8 @@ class Postgres(Pooled, PostgresqlDatabase):
     """
 
     IS = "IS NOT DISTINCT FROM"
+    # Not now(): a transaction may have waited. Not clock_timestamp(): no index would be used.
+    CLOCK = "(statement_timestamp() + make_interval(secs => ?))"
     LOCK_ROW = "FOR UPDATE OF a"
 
     def __init__(self, url: str, params: dict[str, Any]) -> None:
@@ -96,8 +105,39 @@ class Postgres(Pooled, PostgresqlDatabase):
                 self._close_pool()
                 self._pool = None
 
+    def _bound(self, params: tuple[Any, ...]) -> list[Any]:
+        return [p.total_seconds() if isinstance(p, timedelta) else p for p in params]
+
+    def places(self) -> Places | None:
+        pool = self._pool
+        return pool.places() if pool else None
+
     def folded(self, column: str) -> str:
         return f"lower(CAST({column} AS TEXT))"
+
+    def schema_of(self, table: str) -> str | None:
+        """Return where the table is that a plain name means, `None` if there is none."""
+        row = self.execute_sql(SCHEMA_OF, (table,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def table_exists(self, table_name: Any, schema: str | None = None) -> bool:
+        """Return whether there is a table; without a schema, what a plain name means."""
+        if isinstance(table_name, str) and schema is None:
+            return self.schema_of(table_name) is not None
+        return bool(super().table_exists(table_name, schema))
+
+    def get_columns(self, table: str, schema: str | None = None) -> Any:
+        """Return the columns of a table; without a schema, of what a plain name means."""
+        return super().get_columns(table, schema or self.schema_of(table))
+
+    def as_text(self, column: str) -> str:
+        return f"CAST({column} AS TEXT)"  # without what pads a `char(n)`
+
+    def exactly(self, column: str) -> str:
+        return f'CAST({column} AS TEXT) COLLATE "C"'  # `citext` and some collations fold
+
+    def indexed(self, text: str) -> str:
+        return f'hashtextextended({text} COLLATE "C", 0)'  # an index refuses 3 kB of text itself
 
     def json_text(self, column: str, key: str) -> str:
         constant = f"'{key}'" if PLAIN_KEY.fullmatch(key) else _hidden(key)

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from peewee import DatabaseError, PeeweeException
 from playhouse import db_url
 from playhouse.pool import MaxConnectionsExceeded, PooledSqliteDatabase
 
+from puffle_accounts import clock
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.database.pooled import CONNECTIONS, PLAIN_KEY, WAIT, Pooled
 from puffle_accounts.errors import ConfigError, DatabaseUnavailable
@@ -76,8 +78,23 @@ class Sqlite(Pooled, PooledSqliteDatabase):
         )
         self._writer = Bulkhead(1, WAIT)
 
+    def _bound(self, params: tuple[Any, ...]) -> list[Any]:
+        """Return the moments themselves: the database's clock is this machine's."""
+        now = clock.now()
+        return [clock.stamp(now + p) if isinstance(p, timedelta) else p for p in params]
+
     def folded(self, column: str) -> str:
         return f"lower({column})"
+
+    def as_text(self, column: str) -> str:
+        # Its bytes, since `_readable` loses some; and what is no text as it is.
+        return f"iif(typeof({column}) = 'text', CAST({column} AS BLOB), {column})"
+
+    def exactly(self, column: str) -> str:
+        return f"CAST({column} AS TEXT) COLLATE BINARY"
+
+    def indexed(self, text: str) -> str:
+        return text
 
     def json_text(self, column: str, key: str) -> str:
         value = (

@@ -17,7 +17,7 @@ from puffle_accounts.account import Account
 from puffle_accounts.database import Database
 from puffle_accounts.errors import ResourceInUse
 from puffle_accounts.hooks.registry import Plugin
-from puffle_accounts.orphans.ledger import Ledger
+from puffle_accounts.orphans import record, standing
 from puffle_accounts.resources import Resource
 
 NOBODY = "00000000-0000-0000-0000-000000000000"  # of whom a person speaks in `adopt`
@@ -41,11 +41,11 @@ class Search:
         before: what was made later may belong to an account that is being connected right now.
     """
 
-    def __init__(self, ledger: Ledger, plugin: Plugin, before: datetime) -> None:
-        self._database: Database = ledger.database
+    def __init__(self, database: Database, plugin: Plugin, before: datetime) -> None:
+        self._database = database
         self.plugin = plugin
         self._before = before
-        self._orphaned = set(_named_by_orphans(ledger, plugin))
+        self._orphaned = set(_named_by_orphans(database, plugin))
         self._known: set[int] = set()  # hashes: the ids themselves would take ten times as much
         self.forgotten: dict[str, Resource] = {}
 
@@ -87,13 +87,13 @@ def oldest_first(forgotten: Iterable[Resource]) -> list[Resource]:
     )
 
 
-def _named_by_orphans(ledger: Ledger, plugin: Plugin) -> Iterator[str]:
-    for text in ledger.snapshots(plugin.name):
-        with suppress(ValueError, TypeError, RecursionError):
+def _named_by_orphans(database: Database, plugin: Plugin) -> Iterator[str]:
+    for text in standing.snapshots(database, plugin.name):
+        with suppress(ValueError, TypeError):
             yield from resources.named(Account.from_json(text), plugin.resource_ids).values()
 
 
-def adopt(ledger: Ledger, plugin: Plugin, ids: Iterable[str], reason: str) -> list[str]:
+def adopt(database: Database, plugin: Plugin, ids: Iterable[str], reason: str) -> list[str]:
     """Make an orphan of each resource that nobody names; return the ids of the new ones.
 
     Raises:
@@ -101,14 +101,14 @@ def adopt(ledger: Ledger, plugin: Plugin, ids: Iterable[str], reason: str) -> li
     """
     accounts = {each: _account_of(plugin, each) for each in ids}
     values = {each: resources.comparable(each) or "" for each in accounts}
-    with ledger.database.writing():
-        used = live.named(ledger.database, plugin, set(values.values()))
+    with database.writing():
+        used = live.named(database, plugin, set(values.values()))
         if used:
             raise ResourceInUse(", ".join(each for each, value in values.items() if value in used))
-        known = set(_named_by_orphans(ledger, plugin))
+        known = set(_named_by_orphans(database, plugin))
         new = [each for each, value in values.items() if value not in known]
         for each in new:
-            ledger.adopt(plugin, accounts[each], reason)
+            record.adopt(database, plugin, accounts[each], reason)
     return new
 
 

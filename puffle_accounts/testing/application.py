@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playhouse.shortcuts import model_to_dict
 from werkzeug.test import TestResponse
 
-from puffle_accounts import clock, keys
+from puffle_accounts import keys
 from puffle_accounts.account import Account
 from puffle_accounts.app import create_app
 from puffle_accounts.database import schema
-from puffle_accounts.database.models import MODELS, AccountRow, Orphan
+from puffle_accounts.database.models import MODELS, AccountRow
+from puffle_accounts.orphans import standing
 from puffle_accounts.orphans.attempt import Retrier
+from puffle_accounts.orphans.record import NOW
 from puffle_accounts.orphans.retry import Pass, Scope
 from puffle_accounts.service import Service
 from puffle_accounts.snapshots import COLUMNS
@@ -83,8 +84,7 @@ class PluginService:
 
     def orphans(self) -> list[dict[str, Any]]:
         """Return what was left behind, the oldest first, with all columns of the table."""
-        with self._service.database.reading():
-            return [model_to_dict(each) for each in Orphan.select().order_by(Orphan.created_at)]
+        return [orphan for page in standing.pages(self._service.database) for orphan in page]
 
     def retry(self, parked: bool = True) -> dict[str, int]:
         """Try all orphans again, as if all were due; return how many ended in which result.
@@ -92,9 +92,8 @@ class PluginService:
         Args:
             parked: the parked ones too.
         """
-        due = Orphan.update(next_attempt_at=clock.now())
-        with self._service.database.writing():
-            due.execute()
+        with self._service.database.autocommitting():
+            self._service.database.sql("UPDATE orphans SET next_attempt_at = clock(?)", NOW)
         retrier = Retrier(self._service.ledger, self._service.plugins, self._service.timeout)
         scope = Scope(self._service.plugins.active, parked)
         return dict(Pass(retrier, scope, threading.Event()).work())

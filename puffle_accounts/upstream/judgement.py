@@ -59,7 +59,7 @@ class Judge:
             if self.is_done is None:
                 return True
         body = bodies.json_object(answer, wanted(answer.status)[0])
-        if succeeded and body and self.is_done and self.is_done(body):
+        if succeeded and body and _read(self.is_done, body):
             return True
         return self._refused(answer, body, method, tried)
 
@@ -79,7 +79,8 @@ class Judge:
     def _refused(self, answer: Answer, body: Body | None, method: str, tried: str) -> bool:
         status = answer.status
         told_by_body = 200 <= status < 300
-        gone = (told_by_body or status in bodies.GONE) and bool(body) and self.is_gone(body or {})
+        may_be_gone = body and (told_by_body or status in bodies.GONE)
+        gone = bool(may_be_gone and _read(self.is_gone, body or {}))
         if gone and method != "GET":
             return False
         undecided = not body if told_by_body else body is None and status in bodies.BODY_DECIDES

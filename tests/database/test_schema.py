@@ -245,7 +245,8 @@ def test_a_role_that_may_not_migrate_gets_one_line_and_nothing_is_half_done(post
     refused = db("upgrade", as_role)
     execute(postgres_url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
     assert refused.exit_code == 1
-    assert refused.stderr == "Error: database: must be owner of table accounts\n"
+    said = "this role must be owner of table accounts, as postgres is: upgrade as that"
+    assert refused.stderr == f"Error: {said}\n"
     assert tables(postgres_url) == {"accounts"}
 
 

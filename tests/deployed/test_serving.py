@@ -65,7 +65,8 @@ HARMLESS = {
     *(
         f"puffle_accounts.{name}"
         for name in (
-            *("serving", "config", "logs", "context", "text", "disguises", "errors"),
+            *("serving", "instrumented", "config", "logs", "context", "text", "disguises"),
+            *("streams", "errors"),
             *("account", "resources", "hooks", "hooks.hookspecs"),
         )
     ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from datetime import timedelta
 
 import pytest
 from click.testing import Result
@@ -15,7 +14,6 @@ from support import invoke, only, plugin_of, write_distribution
 from puffle_accounts import Resource, TeardownFailed, clock, hookimpl
 from puffle_accounts.hooks import registry
 from puffle_accounts.orphans.forgotten import Search
-from puffle_accounts.orphans.ledger import Ledger
 from puffle_accounts.testing import FakeProvider, account, holdings
 
 NOBODY = str(uuid.UUID(int=0))
@@ -306,13 +304,12 @@ def test_an_id_that_comes_twice_is_no_news_and_odd_ids_are_compared_as_they_are(
         teardown_account=hookimpl(lambda account: None),
         find_resources=find_resources,
     )
-    ledger = Ledger(stack.database, timedelta(seconds=10))
-    search = Search(ledger, plugin, clock.now())
+    search = Search(stack.database, plugin, clock.now())
     search.compare(registry.holdings(plugin))
     assert sorted(each.id for each in search.forgotten.values()) == sorted(odd)
     stack.add(type="x", metadata={"n": 7})
     record(stack, failed("crm", account(email_address="ä@x.example")))
-    search = Search(ledger, plugin, clock.now())
+    search = Search(stack.database, plugin, clock.now())
     search.compare(registry.holdings(plugin))
     assert sorted(each.id for each in search.forgotten.values()) == sorted(odd[:2])
 

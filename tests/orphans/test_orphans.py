@@ -7,16 +7,18 @@ import uuid
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from orphanage import failed, leave, ledger_of, record
+from orphanage import failed, leave, ledger_of, let_pass, record
 from support import assert_problem, plugin_of
 
 from puffle_accounts import TeardownFailed, clock, hookimpl, snapshots
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.live import read
-from puffle_accounts.orphans.ledger import PAGE, orphan_id
+from puffle_accounts.orphans import standing
+from puffle_accounts.orphans.record import orphan_id
 from puffle_accounts.orphans.superseded import Verdict, look
 from puffle_accounts.testing import account
 
+MOMENT = timedelta(seconds=1)
 NOON = datetime(2026, 11, 2, 12, tzinfo=timezone.utc)
 METADATA = {"contact": "c-1", "näme": "Zoë 🦆", "deep": [1, 2.5, None, True, {"a": []}]}
 
@@ -175,10 +177,10 @@ def test_with_them_it_is_one_per_plugin_account_and_their_values():
     ],
 )
 def test_the_first_retry_is_due_at_once_or_when_the_provider_said(stack, details, wait, parked):
-    record(stack, failed("unipile", account(), **details), now=lambda: NOON)
+    record(stack, failed("unipile", account(), **details))
     [orphan] = stack.orphans()
-    assert orphan["next_attempt_at"] == NOON + wait
-    assert orphan["parked_at"] == (NOON if parked else None)
+    assert abs(orphan["next_attempt_at"] - orphan["created_at"] - wait) < MOMENT
+    assert bool(orphan["parked_at"]) is parked
 
 
 HIDDEN = "pk_live_0123456789abcdef"
@@ -232,30 +234,90 @@ def test_no_key_and_no_providers_body_gets_into_the_tables_or_the_log(capfd, liv
 
 def test_an_orphan_is_claimed_once_until_its_lease_runs_out(stack):
     leave(stack)
-    start = clock.now()
-    first = ledger_of(stack, now=lambda: start)
-    [orphan] = _claim(first)
-    almost = ledger_of(stack, now=lambda: start + timedelta(seconds=12, microseconds=-1))
-    assert _claim(first) == _claim(almost) == []
-    after = ledger_of(stack, now=lambda: start + timedelta(seconds=12))
-    [again] = _claim(after)
+    ledger = ledger_of(stack)
+    [orphan] = _claim(ledger)
+    assert _claim(ledger) == []
+    let_pass(stack, timedelta(seconds=6))
+    assert _claim(ledger) == []
+    let_pass(stack, timedelta(seconds=7))
+    [again] = _claim(ledger)
     assert (again.id, again.account) == (orphan.id, orphan.account)
-    assert first.postpone(orphan, failed("unipile", orphan.account)) is False
+    assert ledger.postpone(orphan, failed("unipile", orphan.account)) is False
+    assert ledger.renew(orphan) is None
     [left] = stack.orphans()
     assert left["attempts"] == 1, "a worker that lost its lease has counted"
-    assert left["leased_until"] == start + timedelta(seconds=24), "and has given the lease back"
+    assert clock.stamp(left["leased_until"]) == again.leased_until, "and has given it back"
+
+
+def test_a_lease_that_is_renewed_begins_anew(stack):
+    leave(stack)
+    ledger = ledger_of(stack)
+    [orphan] = _claim(ledger)
+    renewed = ledger.renew(orphan)
+    assert renewed.leased_until > orphan.leased_until
+    assert ledger.renew(orphan) is None
+    assert ledger.renew(renewed)
 
 
 def test_a_claim_takes_the_longest_due_first_of_one_plugin_and_no_more_than_asked(stack):
-    for minutes in (3, 1, 2, -1):
-        made = account(display_name=str(minutes))
-        record(stack, failed("unipile", made), now=lambda m=minutes: NOON - timedelta(minutes=m))
-    record(stack, failed("other", account()), now=lambda: NOON - timedelta(hours=1))
-    record(stack, failed("unipile", account(), permanent=True), now=lambda: NOON)
-    ledger = ledger_of(stack, now=lambda: NOON)
-    assert {o.account.display_name for o in _claim(ledger, most=2)} == {"3", "2"}
-    assert [o.account.display_name for o in _claim(ledger)] == ["1"]
+    for name in ("oldest", "older", "old"):
+        record(stack, failed("unipile", account(display_name=name)))
+        let_pass(stack, timedelta(minutes=1))
+    record(stack, failed("unipile", account(display_name="to come"), retry_after=60))
+    record(stack, failed("other", account()))
+    record(stack, failed("unipile", account(), permanent=True))
+    ledger = ledger_of(stack)
+    assert {o.account.display_name for o in _claim(ledger, most=2)} == {"oldest", "older"}
+    assert [o.account.display_name for o in _claim(ledger)] == ["old"]
     assert _claim(ledger) == []
+
+
+YEAR, HOUR, WEEK = timedelta(days=365), timedelta(hours=1), timedelta(days=7)
+
+
+@pytest.mark.parametrize(
+    ("column", "ahead", "is_over"),
+    [
+        ("leased_until", HOUR, False),  # of a machine with a longer time-out
+        ("leased_until", 2 * HOUR, True),
+        ("leased_until", YEAR, True),
+        ("next_attempt_at", WEEK, False),
+        ("next_attempt_at", WEEK + HOUR, True),
+        ("next_attempt_at", YEAR, True),
+    ],
+)
+def test_a_time_further_ahead_than_anybody_can_have_written_counts_as_over(
+    live, column, ahead, is_over
+):
+    leave(live)
+    live.sql(f"UPDATE orphans SET {column} = clock(?)", ahead)
+    [counted] = standing.by_plugin(live.database)
+    assert counted.due == int(is_over or column == "leased_until")
+    ledger = live.service.ledger
+    assert ledger.count("unipile", ledger.now()) == counted.due
+    assert live.retry() == ({"done": 1} if is_over else {})
+    assert len(live.orphans()) == int(not is_over)
+
+
+def test_what_was_parked_in_the_future_can_be_claimed_and_what_a_run_has_parked_cannot(stack):
+    leave(stack, permanent=True)
+    stack.sql("UPDATE orphans SET parked_at = clock(?)", YEAR)
+    ledger = ledger_of(stack)
+    began = ledger.now()
+    [orphan] = ledger.claim("unipile", 9, began, parked=True)
+    ledger.park(orphan, "again")
+    assert ledger.claim("unipile", 9, began, parked=True) == []
+
+
+def test_what_counts_as_over_takes_nothing_from_the_limit_of_a_claim(stack):
+    leave(stack, 5)
+    stack.sql("UPDATE orphans SET next_attempt_at = clock(?)", YEAR)
+    leave(stack, 5)
+    ledger, claimed = ledger_of(stack), []
+    while several := _claim(ledger, most=3):
+        assert len(several) <= 3
+        claimed += several
+    assert len({orphan.id for orphan in claimed}) == len(claimed) == 10
 
 
 def test_parked_orphans_are_claimed_only_when_asked_for_and_then_at_once(stack):
@@ -353,20 +415,22 @@ def test_a_plugin_that_declares_no_ids_is_compared_as_well_as_can_be(stack):
 
 
 def test_pages_show_every_orphan_once_and_the_oldest_first(stack):
-    many = 2 * PAGE + 500
+    many = 2 * standing.PAGE + 500
     for start in range(0, many, 300):  # 300 of one moment, so that pages end among them
         made = [failed("unipile", account()) for _ in range(min(300, many - start))]
-        record(stack, *made, now=lambda s=start: NOON - timedelta(minutes=s))
-    pages = list(ledger_of(stack).pages())
-    assert [len(page) for page in pages] == [PAGE, PAGE, 500]
+        record(stack, *made, request_id=str(start))
+        then = clock.stamp(NOON - timedelta(minutes=start))
+        stack.sql("UPDATE orphans SET created_at = ? WHERE request_id = ?", then, str(start))
+    pages = list(standing.pages(stack.database))
+    assert [len(page) for page in pages] == [standing.PAGE, standing.PAGE, 500]
     seen = [orphan for page in pages for orphan in page]
-    assert len({orphan.id for orphan in seen}) == many
-    assert [o.created_at for o in seen] == sorted(o.created_at for o in seen)
+    assert len({orphan["id"] for orphan in seen}) == many
+    assert [o["created_at"] for o in seen] == sorted(o["created_at"] for o in seen)
 
 
 @pytest.mark.parametrize(("age", "old"), [(89.99, 0), (90.01, 1), (400, 1)])
 def test_what_is_parked_and_older_than_90_days_is_counted(stack, age, old):
-    long_ago = clock.now() - timedelta(days=age)
-    record(stack, failed("unipile", account(), permanent=True), now=lambda: long_ago)
-    record(stack, failed("unipile", account()), now=lambda: long_ago)
-    assert ledger_of(stack).counts() == {"all": 2, "parked": 1, "old": old}
+    record(stack, failed("unipile", account(), permanent=True))
+    record(stack, failed("unipile", account()))
+    let_pass(stack, timedelta(days=age))
+    assert standing.counts(stack.database) == {"all": 2, "parked": 1, "old": old}

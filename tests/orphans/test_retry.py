@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -19,13 +19,13 @@ from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.hooks import registry
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.orphans.attempt import Retrier
+from puffle_accounts.orphans.due import MOST_ATTEMPTS
 from puffle_accounts.orphans.lane import SIDE_BY_SIDE
-from puffle_accounts.orphans.ledger import MOST_ATTEMPTS, Ledger
+from puffle_accounts.orphans.ledger import Ledger
 from puffle_accounts.orphans.retry import Pass, Scope
 from puffle_accounts.testing import account
 
-NOON = datetime(2026, 11, 2, 12, tzinfo=timezone.utc)
-LATER = NOON + timedelta(days=365)
+MINUTE = timedelta(minutes=1)
 EARLIEST = {"jitter": lambda least, most: least}
 LATEST = {"jitter": lambda least, most: most}
 
@@ -50,18 +50,27 @@ def background():
 # When
 
 
-def _waits(stack, jitter, **details) -> list[timedelta | None]:
-    """Fail until the orphan is parked; return how long each failure put it off."""
-    record(stack, failed("unipile", account()), now=lambda: NOON)
-    ledger, waits, parked = ledger_of(stack, now=lambda: NOON, **jitter), [], False
-    while not parked:
-        [orphan] = ledger.claim("unipile", 2, LATER)
-        parked = ledger.postpone(orphan, failed("unipile", orphan.account, **details))
-        [left] = stack.orphans()
-        assert left["leased_until"] is None
-        waits.append(left["next_attempt_at"] - NOON)
-    assert (left["attempts"], left["parked_at"]) == (MOST_ATTEMPTS, NOON)
-    assert ledger.claim("unipile", 2, LATER) == []
+def _put_off(stack, ledger, **details) -> tuple[timedelta, timedelta]:
+    """Claim the one orphan and let it fail; return the least and the most it was put off."""
+    [orphan] = ledger.claim("unipile", 2, ledger.now() + timedelta(days=8))
+    before = ledger.now()
+    ledger.postpone(orphan, failed("unipile", orphan.account, **details))
+    after, [left] = ledger.now(), stack.orphans()
+    assert left["leased_until"] is None
+    return left["next_attempt_at"] - after, left["next_attempt_at"] - before
+
+
+def _waits(stack, jitter) -> list[timedelta]:
+    """Fail until the orphan is parked; return how long each failure put it off, in minutes."""
+    record(stack, failed("unipile", account()))
+    ledger, waits = ledger_of(stack, **jitter), []
+    while not stack.orphans()[0]["parked_at"]:
+        least, most = _put_off(stack, ledger)
+        waits.append(round(most / MINUTE))
+        assert least <= waits[-1] * MINUTE <= most
+    [left] = stack.orphans()
+    assert left["attempts"] == MOST_ATTEMPTS
+    assert ledger.claim("unipile", 2, ledger.now() + timedelta(days=8)) == []
     return waits[:-1]
 
 
@@ -71,7 +80,7 @@ def _waits(stack, jitter, **details) -> list[timedelta | None]:
     ids=["earliest", "latest"],
 )
 def test_each_failure_puts_off_longer_and_the_tenth_attempt_parks(stack, jitter, minutes):
-    assert _waits(stack, jitter) == [timedelta(minutes=m) for m in minutes]
+    assert _waits(stack, jitter) == minutes
 
 
 HOURS, DAYS = 3600.0, 86400.0
@@ -96,12 +105,10 @@ HOURS, DAYS = 3600.0, 86400.0
 def test_the_next_attempt_is_at_the_later_of_backoff_and_retry_after(
     stack, attempts, retry_after, expected
 ):
-    record(stack, failed("unipile", account()), now=lambda: NOON)
+    record(stack, failed("unipile", account()))
     stack.sql("UPDATE orphans SET attempts = ?", attempts)
-    ledger = ledger_of(stack, now=lambda: NOON, **LATEST)
-    [orphan] = ledger.claim("unipile", 1, NOON)
-    ledger.postpone(orphan, failed("unipile", orphan.account, retry_after=retry_after))
-    assert stack.orphans()[0]["next_attempt_at"] == NOON + expected
+    least, most = _put_off(stack, ledger_of(stack, **LATEST), retry_after=retry_after)
+    assert least <= expected <= most
 
 
 @only("sqlite")

@@ -20,6 +20,7 @@ END $$"""
 def up(migrator: SchemaMigrator, db: Database) -> None:
     if isinstance(db, PostgresqlDatabase):
         db.execute_sql(VALUE)
+        return  # its indexes are those of 0005
     db.execute_sql(
         "CREATE INDEX IF NOT EXISTS puffle_accounts_provider"
         " ON accounts (lower(provider_account_id))"

@@ -1,0 +1,146 @@
+"""Whoever reads the log may stall or leave, and nobody waits for them."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import pytest
+import requests
+from support import ROOT, Gunicorn, only
+
+from puffle_accounts import keys, streams
+
+SMALLEST_PIPE = 4096  # bytes
+
+
+def pipe() -> tuple[int, int]:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, SMALLEST_PIPE)
+    return reader, writer
+
+
+def pair() -> tuple[int, int]:
+    """A socket, as journald's is."""
+    reader, writer = socket.socketpair()
+    writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALLEST_PIPE)
+    return reader.detach(), writer.detach()
+
+
+@pytest.fixture(params=[pipe, pair])
+def ends(request):
+    """Return the two ends of a stream that takes little, the second as text."""
+    reader, writer = request.param()
+    with os.fdopen(writer, "w") as stream:
+        yield reader, stream
+    with suppress(OSError):
+        os.close(reader)
+
+
+@pytest.fixture
+def logger(ends):
+    handler = streams.handler(ends[1])
+    handler.setFormatter(logging.Formatter("%(message)s %(lines)s", defaults={"lines": ""}))
+    for name in (__name__, "puffle_accounts.streams"):
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.INFO)
+    yield logging.getLogger(__name__)
+    for name in (__name__, "puffle_accounts.streams"):
+        logging.getLogger(name).removeHandler(handler)
+
+
+def read(reader: int, until: bytes) -> list[str]:
+    read = b""
+    while until not in read:
+        read += os.read(reader, 1 << 16)
+    return read.decode().splitlines()
+
+
+def test_what_a_stalled_reader_does_not_take_is_written_once_it_goes_on(ends, logger):
+    for number in range(200):
+        logger.info("line %d %s", number, "x" * 100)
+    lines = read(ends[0], b"line 199")
+    assert [line.split()[1] for line in lines] == [str(number) for number in range(200)]
+    assert os.get_blocking(ends[1].fileno()), "others share the descriptor"
+
+
+def test_what_is_dropped_beyond_the_bound_is_counted(ends, logger, monkeypatch):
+    monkeypatch.setattr(streams, "MOST_WAITING", 20_000)
+    for number in range(500):
+        logger.info("line %d %s", number, "x" * 100)
+    lines = read(ends[0], b"log.dropped")
+    kept = [line for line in lines if line.startswith("line")]
+    assert 20_000 < len("\n".join(kept)) < 500 * 100
+    assert lines[len(kept)].split() == ["log.dropped", str(500 - len(kept))]
+
+
+def test_a_reader_that_is_gone_is_no_error(ends, logger, capfd):
+    logger.info("line %s", "x" * 100_000)
+    os.close(ends[0])
+    for _ in range(10):
+        logger.info("line")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_waits_for_a_reader_is_not_written_by_a_child_too(ends, logger):
+    for number in range(100):
+        logger.info("line %d %s", number, "x" * 100)
+    child = os.fork()
+    if child == 0:
+        logger.info("line of the child")
+        time.sleep(0.5)  # as the parent, it tries again
+        os._exit(0)
+    os.waitpid(child, 0)
+    logger.info("line 100 ")
+    lines = read(ends[0], b"line 100 ")
+    assert [sum(f"line {n} " in line for line in lines) for n in range(101)] == [1] * 101
+
+
+@only("sqlite")
+def test_a_worker_answers_whatever_becomes_of_its_logs_reader(stack, tmp_path):
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, SMALLEST_PIPE)
+    server = Gunicorn(stack, fifo, "--access-logfile", "-", "--worker-class", "gevent")
+    server.wait_until_ready()
+    with requests.Session() as session:
+        session.headers["Connection"] = "close"
+        for _ in range(25):
+            assert session.delete(f"{server.url}/api/accounts/x", timeout=10).status_code == 401
+        os.close(reader)
+        assert session.delete(f"{server.url}/api/accounts/x", timeout=10).status_code == 401
+    assert server.stop() == 0
+
+
+# Standard output that is not UTF-8
+
+NAME = "Zoë 日本"
+
+
+@only("sqlite")
+@pytest.mark.parametrize(
+    ("module", "encoding", "shown"),
+    [
+        (("puffle_accounts",), "ascii", r"Zo\xeb \u65e5\u672c"),
+        (("flask", "--app", "wsgi"), "latin-1", r"Zoë \u65e5\u672c"),
+    ],
+)
+def test_output_that_is_not_utf_8_has_escapes_and_no_traceback(stack, module, encoding, shown):
+    with stack.database.writing():
+        keys.create(stack.user_id, NAME)
+    listed = subprocess.run(
+        [sys.executable, "-m", *module, "keys", "list"],
+        env=stack.process_environ(PYTHONIOENCODING=encoding),
+        capture_output=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert (listed.returncode, listed.stderr) == (0, b"")
+    assert shown in listed.stdout.decode(encoding)
