@@ -82,16 +82,29 @@ FAULTS = (
     ),
     Fault(
         "the lease of an orphan is ignored",
-        ((LEDGER, "(leased_until IS NULL OR leased_until <=", "(1 = 1 OR leased_until <="),),
+        ((LEDGER, '"(leased_until IS NULL OR', '"(1 = 1 OR'),),
         "tests/orphans/test_orphans.py -k lease",
+    ),
+    Fault(
+        "the machine's clock is used for leases",
+        (
+            (
+                "database/pooled.py",
+                "        return self.execute_sql(text, self._bound(params))",
+                "        machine = f\"'{clock.now().isoformat()}'::timestamptz\"\n"
+                "        text = text.replace('statement_timestamp()', machine)\n"
+                "        return self.execute_sql(text, self._bound(params))",
+            ),
+        ),
+        "tests/deployed/test_clocks.py",
     ),
     Fault(
         "the compare-and-set leaves out the ids",
         (
             (
                 "snapshots.py",
-                'IS ? AND provider_account_id IS ?"',
-                'IS ? AND (1 = 1 OR provider_account_id IS ?)"',
+                'f"{database.exactly(column)} IS ?"',
+                "f\"({database.exactly(column)} IS ? OR {column!r} <> 'status')\"",
             ),
             (
                 SERVICE,
@@ -131,8 +144,8 @@ FAULTS = (
         (
             (
                 "teardown.py",
-                "        outcomes.append(outcome)\n",
-                "        outcomes.append(outcome)\n"
+                "        outcomes.append(call.ended(outcome))\n",
+                "        outcomes.append(call.ended(outcome))\n"
                 "        if outcome.failure:\n            return outcomes\n",
             ),
         ),
@@ -143,7 +156,7 @@ FAULTS = (
         (
             (
                 "teardown.py",
-                "return outcomes + [call.failed(late) for call in waiting]",
+                "return outcomes + [call.ended(call.failed(late)) for call in waiting]",
                 "return outcomes",
             ),
         ),
@@ -164,8 +177,8 @@ FAULTS = (
         (
             (
                 "idempotency.py",
-                "(idempotency_keys.finished_at IS NULL AND idempotency_keys.leased_until <= ?)",
-                "(idempotency_keys.finished_at IS NULL AND idempotency_keys.leased_until > ?)",
+                'NULL AND {leases.over("idempotency_keys.leased_until")})',
+                'NULL AND NOT {leases.over("idempotency_keys.leased_until")})',
             ),
         ),
         "tests/test_idempotency.py -k 'works or lease'",
