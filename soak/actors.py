@@ -18,7 +18,7 @@ CLIENTS = 32
 PATIENCE = 90.0  # seconds until a DELETE must have been answered with success
 LONGEST = 70  # seconds for an answer
 PAUSE = (0.05, 0.4)  # seconds before a client asks again
-THINK = (0.1, 0.9)  # seconds between two stories
+THINK = (0.05, 0.5)  # seconds between two stories
 INSERT = """
 INSERT INTO accounts (id, user_id, type, status, created_at, updated_at, provider_account_id,
                       email_address, agentmail_inbox_id, instantly_account_id, metadata)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from support import ROOT
 
-MINUTES = 1.0
+MINUTES = 1.1
 LIMIT = 300  # seconds for each to be found
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "results")
 
@@ -306,7 +306,7 @@ def look_for(fault, seed, minutes):
 def main():
     parser = argparse.ArgumentParser(prog="make planted ARGS='...'", description=__doc__)
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of each soak")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=62)
     parser.add_argument("--only", default="", help="those whose name has this in it")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "planted.json")
     given = parser.parse_args()

@@ -16,8 +16,9 @@ def commit():
     return subprocess.run(words, capture_output=True, text=True).stdout.strip() or None
 
 
-def result(seed, minutes, began, balance, figures):
+def result(seed, minutes, began, balance, figures, book):
     """Return a run as JSON has it."""
+    slowest = max(book.answers, key=lambda answer: answer.ended - answer.began)
     return {
         "seed": seed,
         "minutes": minutes,
@@ -26,6 +27,7 @@ def result(seed, minutes, began, balance, figures):
         "zeros": {name: len(found) for name, found in balance.items()},
         "found": {name: found[:SHOWN] for name, found in balance.items() if found},
         "figures": figures,
+        "slowest": history(slowest.account, book),
     }
 
 

@@ -65,7 +65,7 @@ def soak(world, seed, minutes, planned):
     books = Books(world)
     figures = books.figures() | {"before": before, "after": _size(world)}
     figures["seconds"] = round(time.time() - began)
-    return report.result(seed, minutes, began, books.balance(), figures)
+    return report.result(seed, minutes, began, books.balance(), figures, world.book)
 
 
 def run_dry(world):
