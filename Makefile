@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile every module afresh.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test quick lint mutants bench soak planted clean
+.PHONY: run test quick lint mutants bench soak planted bad-input clean
 
 run: $(READY)
 	$(BIN)/puffle-accounts demo
@@ -43,6 +43,9 @@ soak: $(READY)
 
 planted: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m soak.planted $(ARGS)
+
+bad-input: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m soak.bad_input $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* build *.egg-info plugins/*.egg-info
