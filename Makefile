@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile every module afresh.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test quick lint mutants bench soak planted bad-input clean
+.PHONY: run test quick lint mutants bench soak planted badinput reliability clean
 
 run: $(READY)
 	$(BIN)/puffle-accounts demo
@@ -44,8 +44,11 @@ soak: $(READY)
 planted: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m soak.planted $(ARGS)
 
-bad-input: $(READY)
+badinput: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m soak.bad_input $(ARGS)
+
+reliability: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m soak.page
 
 clean:
 	rm -rf .venv .venv-* build *.egg-info plugins/*.egg-info

@@ -1,6 +1,6 @@
 """Bad input against the live service, under both worker classes.
 
-    make bad-input ARGS='--cases 20000 --seed 7'
+    make badinput ARGS='--cases 20000 --seed 7'
 
 No 500, no hang, no traceback, no worker lost, no answer to another request, nothing ended.
 """
@@ -147,7 +147,7 @@ def _workers(server):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="make bad-input ARGS='...'", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make badinput ARGS='...'", description=__doc__)
     parser.add_argument("--cases", type=int, default=2000, help="to draw, for each worker class")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bad-input.json")

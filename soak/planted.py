@@ -231,9 +231,10 @@ FAULTS = (
 )
 
 
-def plant(fault, folder):
-    """Put a fault into a copy of all that there is."""
-    shutil.copytree(ROOT, folder, ignore=LEFT_OUT)
+def plant(fault, folder, only=("",)):
+    """Put a fault into a copy of all that there is, or only of some folders."""
+    for each in only:
+        shutil.copytree(ROOT / each, folder / each, ignore=LEFT_OUT)
     for file, before, after in fault.changes:
         path = folder / "puffle_accounts" / file
         source = path.read_text()
