@@ -9,9 +9,9 @@ RESULTS = ROOT / "soak" / "results"
 PAGE = ROOT / "docs" / "reliability.md"
 HEAD = """# Reliability
 
-How this service is tried with everything going wrong at once, and what came of it. `make
-reliability` makes this page from the files in [soak/results](../soak/results); what a run is,
-and how to make one, stands in [soak/README.md](../soak/README.md).
+How this service is tried with everything going wrong at once, and what came of it.
+`make reliability` makes this page from the files in [soak/results](../soak/results); what a run
+is, and how to make one, stands in [soak/README.md](../soak/README.md).
 """
 SOAKS = """
 ## Soaks
