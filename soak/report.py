@@ -74,9 +74,9 @@ def history(account, book):
     return [f"    {moment - first:8.3f}  {what}" for moment, what in sorted(events)]
 
 
-def keep_logs(logs, folder):
-    """Copy the logs of a run that failed; return where."""
-    kept = folder / "logs"
+def keep_logs(logs, folder, seed):
+    """Copy the logs of a run; return where."""
+    kept = folder / f"logs-{seed}"
     kept.mkdir(parents=True, exist_ok=True)
     for log in logs.glob("*.log"):
         shutil.copy(log, kept)

@@ -45,10 +45,9 @@ def main():
         run = soak(world, seed, given.minutes, planned)
         drawn = picture.svg(world.book, began, time.time())
         print(report.table(run))
-        print(report.write(run, drawn, given.out))
+        print(report.write(run, drawn, given.out), report.keep_logs(world.folder, given.out, seed))
         if run["found"]:
             print(report.failure(run, world.book))
-            print(report.keep_logs(world.folder, given.out))
     return bool(run["found"])
 
 
