@@ -203,6 +203,7 @@ class Books:
             "by retriers": sum(not c.caller.endswith(".1") for c in self.book.calls),
             "most orphans": max((count for _, count, _ in self.book.samples), default=0),
             "median seconds of a 200": round(took[len(took) // 2], 2) if took else None,
+            "seconds of 99 % of them": round(took[len(took) * 99 // 100], 2) if took else None,
             "longest seconds of a 200": round(took[-1], 2) if took else None,
             "faults": dict(sorted(Counter(t.name for t in self.book.troubles).items())),
         }

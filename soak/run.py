@@ -15,7 +15,7 @@ from support import ROOT
 from soak import picture, report
 from soak.actors import DUE, UNPARK, Clients, Operator
 from soak.books import Books
-from soak.faults import Faults, plan
+from soak.faults import QUIET, Faults, plan
 from soak.world import World
 
 ENDING = 30  # seconds of a run that are left for its end
@@ -54,8 +54,10 @@ def main():
 def soak(world, seed, minutes, planned):
     """Run it all; return what came of it."""
     world.wait_until_up()
-    began, before = time.time(), _size(world)
+    began = time.time()
     operator, clients, faults = Operator(world), Clients(world, seed), Faults(world, planned)
+    time.sleep(QUIET)
+    before = _size(world)
     faults.join()
     clients.finish()
     operator.finish()
