@@ -210,7 +210,7 @@ FAULTS = (
                 "            outcomes = teardown.call_all(called, account, deadline)\n",
             ),
         ),
-        "tests/database/test_failing_database.py tests/test_service.py -k 'held or open'",
+        "tests/test_teardown.py -k held",
     ),
     Fault(
         "statements are prepared behind a pooler",
