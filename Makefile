@@ -28,7 +28,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict examples/puffle-smartlead  # against the editable install
+	cd examples/puffle-smartlead && ../../$(BIN)/mypy --strict .  # as an author, on an editable install
 
 # Break each plugin in many ways: the kit and its tests catch them all.
 mutants: $(READY)
@@ -53,7 +53,7 @@ reliability: $(READY)
 clean:
 	rm -rf .venv .venv-* build *.egg-info plugins/*.egg-info
 
-$(READY): setup.cfg pyproject.toml
+$(READY): setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[test,postgres,gevent]'

@@ -15,8 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from puffle_accounts import Account
-    from puffle_accounts.testing import FakeProvider, Result
-    from puffle_accounts.testing.application import PluginService
+    from puffle_accounts.testing import FakeProvider, PluginService, Result
 
 
 @pytest.fixture
@@ -62,7 +61,8 @@ def service(
     `add(account)` or `add(type=…, metadata={…})` for accounts, `delete(account)` to send a
     DELETE, `orphans()` to look at what was left behind, and `retry()` to try it again.
     """
-    from puffle_accounts.testing.application import PluginService, undisturbed
+    from puffle_accounts.testing import PluginService
+    from puffle_accounts.testing.application import undisturbed
 
     made: list[PluginService] = []
 
@@ -81,8 +81,11 @@ def service(
 
 def _point(plugin: Any, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the variables of a plugin's clients that are not set."""
-    from puffle_accounts.testing.calls import KEY, settings
+    from puffle_accounts.testing.calls import KEY, set_variables, settings
 
-    for name, value in settings(plugin, provider.url, KEY).items():
-        if not os.environ.get(name):
-            monkeypatch.setenv(name, value)
+    unset = {
+        name: value
+        for name, value in settings(plugin, provider.url, KEY).items()
+        if not (os.environ.get(name) or os.environ.get(f"{name}_FILE"))
+    }
+    set_variables(unset, monkeypatch)

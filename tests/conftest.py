@@ -15,13 +15,13 @@ from postgresql import postgres_server
 from support import Gunicorn, Stack
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from puffle_accounts import context
 from puffle_accounts.app import create_app
 from puffle_accounts.demo.sandbox import Sandbox
 from puffle_accounts.hooks.hookspecs import GROUP
 
 numbers = itertools.count()
-
-
+OF_THE_SERVICE = ("DATABASE_URL", "PUFFLE_", "UNIPILE_", "INSTANTLY_", "AGENTMAIL_", "OTEL_")
 PROCESSES = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
 
 
@@ -69,24 +69,10 @@ def pytest_sessionstart() -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
-    """No variable of whoever runs the tests reaches the service."""
-    for name in (
-        "UNIPILE_DSN",
-        *(
-            f"{p}_{v}"
-            for p in ("UNIPILE", "INSTANTLY", "AGENTMAIL")
-            for v in ("API_KEY", "BASE_URL")
-        ),
-    ):
-        monkeypatch.delenv(name, raising=False)
-    for name in (
-        "DATABASE_URL",
-        "PUFFLE_TEARDOWN_TIMEOUT",
-        "PUFFLE_PLUGIN_CALLS",
-        "PUFFLE_DISABLED_PLUGINS",
-        "PUFFLE_LOG_FORMAT",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    """No variable of whoever runs the tests reaches the service, and no request of another test."""
+    for name in [each for each in os.environ if each.startswith(OF_THE_SERVICE)]:
+        monkeypatch.delenv(name)
+    context.request_id.set(None)
 
 
 @pytest.fixture(scope="session")

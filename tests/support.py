@@ -20,6 +20,7 @@ from typing import NamedTuple
 import pytest
 import requests
 from click.testing import Result
+from commands import run_command
 from playhouse.shortcuts import model_to_dict
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -251,13 +252,7 @@ class Stack:
 
     def command(self, *arguments: str, timeout=60, **environ: str) -> subprocess.CompletedProcess:
         """Run `puffle-accounts` as an operator would."""
-        return subprocess.run(
-            [sys.executable, "-m", "puffle_accounts", *arguments],
-            env=self.process_environ(**environ),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        return run_command(arguments, self.process_environ(**environ), timeout)
 
     def start_command(self, *arguments: str, **environ: str) -> subprocess.Popen:
         return subprocess.Popen(

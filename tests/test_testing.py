@@ -17,15 +17,16 @@ from puffle_accounts.testing import (
     BrokenPlugin,
     FakeProvider,
     PluginConformance,
+    PluginService,
     Reply,
     Result,
     account,
     call,
     check,
 )
-from puffle_accounts.testing.application import PluginService, undisturbed
+from puffle_accounts.testing.application import undisturbed
 from puffle_accounts.testing.calls import KEY
-from puffle_accounts.upstream import ClientCredentials, Upstream
+from puffle_accounts.upstream import ClientCredentials, Upstream, request_id
 
 PLUGIN = """
 from puffle_accounts import hookimpl
@@ -201,7 +202,7 @@ def test_a_provider_waits_before_an_answer_and_its_end_waits_for_nobody():
 def test_a_provider_misbehaves_at_a_word(word, error, said, fake_provider):
     assert getattr(fake_provider, word)() is fake_provider
     with pytest.raises(error, match=said):
-        requests.get(fake_provider.url, timeout=0.3)
+        requests.get(fake_provider.url, timeout=0.5 if word == "hang" else 10)
     assert len(fake_provider.requests) == (0 if word == "refuse" else 1)
 
 
@@ -274,6 +275,9 @@ def test_the_service_ends_accounts_with_the_plugin_alone(
     assert alone.retry() == {"done": 1}
     assert alone.orphans() == []
     assert {sent.path for sent in fake_provider.requests} == {"/contacts/c-1"}
+    ids = [sent.headers["X-Request-ID"] for sent in fake_provider.requests]
+    assert set(ids) == {response.headers["X-Request-ID"]}
+    assert request_id() is None, "the request's id is not that of the test"
 
 
 def test_another_service_has_a_database_of_its_own_and_accounts_of_any_kind(

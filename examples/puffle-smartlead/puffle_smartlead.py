@@ -6,19 +6,13 @@ Facts: the API reference at api.smartlead.ai, "Delete Email Account", "Get All E
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from puffle_accounts import Account, Resource, hookimpl
 from puffle_accounts.upstream import Upstream, in_query, resource
 
 ACCOUNT_TYPES = {"email"}
 RESOURCE_IDS = ("metadata.smartlead_email_account_id",)
-
-
-def _is_gone(body: Mapping[str, Any]) -> bool:
-    error = body.get("error")
-    return isinstance(error, dict) and error.get("code") == "NOT_FOUND"
 
 
 smartlead = Upstream(
@@ -28,7 +22,7 @@ smartlead = Upstream(
     base_url="https://server.smartlead.ai/api/v1",
     authenticate=in_query("api_key"),
     code="error.code",
-    is_gone=_is_gone,
+    is_gone=lambda body: body["error"]["code"] == "NOT_FOUND",
     retry_after="error.retry_after",
 )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import puffle_smartlead
+import pytest
 
 from puffle_accounts.testing import (
     FakeProvider,
@@ -13,7 +14,6 @@ from puffle_accounts.testing import (
     check,
     holdings,
 )
-from puffle_accounts.testing.application import PluginService
 
 MAILBOX = account(metadata={"smartlead_email_account_id": 123})
 DELETED = {"ok": True, "message": "Email account deleted successfully!", "emailAccountId": 123}
@@ -63,10 +63,18 @@ def test_the_body_says_how_long_to_wait_and_the_code_says_why(
     assert (result.retry_after, result.permanent) == (30, False)
 
 
-def test_the_list_is_asked_for_by_offset(
-    service: Callable[..., PluginService], fake_provider: FakeProvider
+def test_an_account_that_is_gone_is_not_told_as_deleted(
+    teardown: Callable[..., Result], fake_provider: FakeProvider
 ) -> None:
-    service(puffle_smartlead)  # points it at the provider
+    fake_provider.answer(404, error("NOT_FOUND"))
+    assert teardown(puffle_smartlead, MAILBOX).said == "account was not there"
+
+
+def test_the_list_is_asked_for_by_offset(
+    fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMARTLEAD_API_KEY", "the-key")
+    monkeypatch.setenv("SMARTLEAD_BASE_URL", fake_provider.url)
     fake_provider.reply(*TestSmartlead.pages)
     found = list(holdings(puffle_smartlead))
     asked = [request.path.partition("&api_key=")[0] for request in fake_provider.requests]

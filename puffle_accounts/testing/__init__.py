@@ -12,6 +12,7 @@ def test_it_deletes_the_contact(monkeypatch):
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from puffle_accounts.errors import BrokenPlugin
@@ -19,12 +20,17 @@ from puffle_accounts.testing.calls import Result, account, call, check, holdings
 from puffle_accounts.testing.provider import FakeProvider, Reply, Request
 
 if TYPE_CHECKING:
+    from puffle_accounts.testing.application import PluginService
     from puffle_accounts.testing.conformance import PluginConformance
+
+#: What is imported when it is asked for: it needs pytest, or the whole application.
+_LATER = {"PluginConformance": "conformance", "PluginService": "application"}
 
 __all__ = [
     "BrokenPlugin",
     "FakeProvider",
     "PluginConformance",
+    "PluginService",
     "Reply",
     "Request",
     "Result",
@@ -36,9 +42,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs pytest when it is asked for: `call` and the others do without."""
-    if name != "PluginConformance":
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from puffle_accounts.testing.conformance import PluginConformance
-
-    return PluginConformance
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,13 +38,7 @@ class Answers(Case):
     """Each answer of the table."""
 
     def test_an_account_that_is_not_its_own_asks_nobody(self) -> None:
-        without = [self._naming(self._fields[0], None)] if self._fields else []
-        others = (
-            [replace(self.theirs, type="of-nobody")]
-            if getattr(self.plugin, "ACCOUNT_TYPES", None)
-            else []
-        )
-        for account in (*self._others, *without, *others):
+        for account in self._others:
             result = self._try(self.done, of=account)
             assert (result.said, result.failure) == (None, None), account
             assert self.provider.requests == [], account

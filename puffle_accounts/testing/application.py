@@ -9,6 +9,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from werkzeug.test import TestResponse
 from puffle_accounts import keys
 from puffle_accounts.account import Account
 from puffle_accounts.app import create_app
+from puffle_accounts.config import FILE
 from puffle_accounts.database import schema
 from puffle_accounts.database.models import MODELS, AccountRow
 from puffle_accounts.orphans import standing
@@ -42,11 +44,12 @@ class PluginService:
     """
 
     def __init__(self, plugin: Any, folder: Path, timeout: float = 10.0) -> None:
-        environ = {
-            **os.environ,
+        own = {
             "DATABASE_URL": f"sqlite:///{folder / 'puffle-accounts.db'}",
             "PUFFLE_TEARDOWN_TIMEOUT": str(timeout),
         }
+        by_file = {f"{name}{FILE}" for name in own}
+        environ = {n: value for n, value in os.environ.items() if n not in by_file} | own
         app = create_app(environ, alone(plugin))
         self._client = app.test_client()
         self._service: Service = app.extensions["puffle_accounts"]
@@ -59,8 +62,8 @@ class PluginService:
         """Store an account of the user whose DELETEs are sent; return it as it is stored.
 
         Args:
-            like: an account to take the fields from, an e-mail account by default.
-            values: fields that differ.
+            like: an account to take the fields from, its id too; an e-mail account by default.
+            values: fields that differ, such as the id of a second one.
         """
         given = {name: getattr(like, name) for name in COLUMNS} if like else {}
         stored = account(**{**given, "user_id": self._user, **values})
@@ -80,7 +83,9 @@ class PluginService:
         account_id = ended.id if isinstance(ended, Account) else ended
         sent = {"Authorization": f"Bearer {self._key}"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._client.delete(f"/api/accounts/{account_id}", headers=sent)
+        path = f"/api/accounts/{account_id}"
+        # In a context of its own: the request's id is not to be that of the test.
+        return copy_context().run(self._client.delete, path, headers=sent)
 
     def orphans(self) -> list[dict[str, Any]]:
         """Return what was left behind, the oldest first, with all columns of the table."""
@@ -96,7 +101,7 @@ class PluginService:
             self._service.database.sql("UPDATE orphans SET next_attempt_at = clock(?)", NOW)
         retrier = Retrier(self._service.ledger, self._service.plugins, self._service.timeout)
         scope = Scope(self._service.plugins.active, parked)
-        return dict(Pass(retrier, scope, threading.Event()).work())
+        return dict(copy_context().run(Pass(retrier, scope, threading.Event()).work))
 
     def close(self) -> None:
         """Close the database."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from puffle_accounts import context, resources, teardown
 from puffle_accounts.account import Account
 from puffle_accounts.bulkhead import Bulkhead
+from puffle_accounts.config import FILE
 from puffle_accounts.hooks import hookimpls, registry
 from puffle_accounts.hooks.registry import Plugin, Plugins
 from puffle_accounts.resources import Resource
 from puffle_accounts.text import hide_secrets_of, one_line
 from puffle_accounts.upstream import ClientCredentials
+
+if TYPE_CHECKING:
+    import pytest
 
 KEY = "k+y/of=the-tests"  # another text in a URL, and nothing that a header could not carry
 NAME = "plugin-under-test"
@@ -123,6 +127,13 @@ def settings(plugin: Any, url: str, key: str) -> dict[str, str]:
         if isinstance(how, ClientCredentials):
             found |= {how.token_url_variable: f"{url}/token", how.client_id_variable: "tests"}
     return found
+
+
+def set_variables(values: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set variables, and let none of them be given by a file too."""
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.delenv(f"{name}{FILE}", raising=False)
 
 
 def alone(plugin: Any) -> Plugins:

@@ -10,7 +10,7 @@ import pytest
 
 from puffle_accounts import resources
 from puffle_accounts.account import Account
-from puffle_accounts.testing.calls import KEY, Result, call, settings
+from puffle_accounts.testing.calls import KEY, Result, call, set_variables, settings
 from puffle_accounts.testing.provider import FakeProvider, Reply
 
 HTML = Reply(200, b"<!doctype html><title>Welcome</title>", {"Content-Type": "text/html"})
@@ -43,14 +43,11 @@ class Case:
     @pytest.fixture(autouse=True)
     def _set_up(self, fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
         self.provider, self.monkeypatch = fake_provider, monkeypatch
-        self._point_to(fake_provider.url)
-
-    def _point_to(self, url: str) -> None:
-        for name, value in settings(self.plugin, url, self.key).items():
-            self.monkeypatch.setenv(name, value)
-        self.monkeypatch.setenv(self.key_variable, self.key)
+        values = settings(self.plugin, fake_provider.url, self.key)
+        values[self.key_variable] = self.key
         if self.base_url_variable:
-            self.monkeypatch.setenv(self.base_url_variable, url)
+            values[self.base_url_variable] = fake_provider.url
+        set_variables(values, monkeypatch)
 
     def _try(self, *replies: Reply, of: Account | None = None, seconds: float = 10.0) -> Result:
         """Call the plugin once, with these answers to what it asks after `before`."""

@@ -7,9 +7,6 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, unquote_plus
 
-import pytest
-
-from puffle_accounts import resources
 from puffle_accounts.account import ID_COLUMNS
 from puffle_accounts.testing.case import Case, left_for_good
 from puffle_accounts.testing.provider import Request
@@ -61,12 +58,6 @@ class Ids(Case):
                 if sent != wanted:
                     assert len(sent) < len(wanted), f"{hostile!r} was sent as {sent}"
                     left_for_good(result, hostile)
-
-    @pytest.mark.parametrize("odd", ["", True, 1.5, [], {}])
-    def test_what_is_no_id_asks_nobody(self, odd: Any) -> None:
-        for field in filter(resources.metadata_key, self._fields):
-            result = self._try(self.done, of=self._naming(field, odd))
-            assert (result.failure, self.provider.requests) == (None, [])
 
 
 def _mentions(value: Any) -> Callable[[Request], bool]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg
 import pytest
-from support import APPLIED, invoke, plugin_of
+from support import APPLIED, invoke, plugin_of, wait_until
 
 from puffle_accounts import database, hookimpl, live
 from puffle_accounts.account import ID_COLUMNS
 from puffle_accounts.database.pooled import WAIT
 from puffle_accounts.database.schema import rehearsal
+from puffle_accounts.errors import DeleteFailed
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.service import Service
 from puffle_accounts.testing import account
@@ -102,9 +104,9 @@ class Provider:
         self.plugin = plugin_of("crm", RESOURCE_IDS=ID_COLUMNS, teardown_account=teardown_account)
 
 
-def end(url: str, account_id: str) -> list[str]:
+def end(url: str, account_id: str, provider: Provider | None = None) -> list[str]:
     """End an account as a DELETE does; return the accounts that were torn down upstream."""
-    store, provider = database.connect(url), Provider()
+    store, provider = database.connect(url), provider or Provider()
     service = Service(store, Plugins((provider.plugin,)), 5)
     try:
         with store.reading():
@@ -449,8 +451,9 @@ def test_a_policy_that_allows_is_no_obstacle_and_one_that_is_missing_is_named(ro
     [said] = said_by_check(service)
     assert "DELETE no row of accounts" in said
     inbox = insert(postgres_url, type="email", email_address="a@b.co")
-    with pytest.raises(Exception, match="did not change its row"):
-        end(service, inbox)
+    with pytest.raises(DeleteFailed, match="did not change its row"):
+        end(service, inbox, provider := Provider())
+    assert provider.seen == [inbox], "the provider is asked once"
     execute(postgres_url, "CREATE POLICY deleting ON accounts FOR DELETE USING (true)")
     assert said_by_check(service) == ["up to date"]
     assert end(service, inbox) == [inbox]
@@ -539,18 +542,31 @@ def _named(provider_account_id: str, address: str):
     return account(type="email", provider_account_id=provider_account_id, **ids)
 
 
+MAKING = "SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database()"
+
+
 def test_an_interrupted_index_is_found_and_made_again(postgres_url):
-    execute(postgres_url, accounts())
+    execute(postgres_url, accounts(metadata="jsonb"))
+    with psycopg.connect(postgres_url) as other, ThreadPoolExecutor() as pool:
+        insert(postgres_url, type="email")
+        other.execute("UPDATE accounts SET display_name = 'x'")  # for which the index has to wait
+        upgrading = pool.submit(upgrade, postgres_url)
+        [(pid,)] = wait_until(lambda: execute(postgres_url, MAKING))
+        execute(postgres_url, f"SELECT pg_terminate_backend({pid})")
+        interrupted = upgrading.result()
+    assert interrupted.exit_code == 1
+    assert len(interrupted.stderr.splitlines()) == 1
+    assert False in dict(execute(postgres_url, INDEXES)).values()
+    assert upgrade(postgres_url).stdout == APPLIED.splitlines(True)[-1]
+    assert execute(postgres_url, INDEXES) == OURS
+
+
+def test_an_index_that_somebody_has_dropped_is_missed_and_made_again(postgres_url):
     assert upgrade(postgres_url).stdout == APPLIED
-    execute(
-        postgres_url,
-        "UPDATE pg_index SET indisvalid = false"
-        " WHERE indexrelid = 'puffle_accounts_by_email_address'::regclass",
-        "DROP INDEX puffle_accounts_by_provider_account_id",
-    )
-    lacking = ["puffle_accounts_by_provider_account_id", "puffle_accounts_by_email_address"]
-    assert [line.split()[2] for line in said_by_check(postgres_url)] == lacking
-    assert upgrade(postgres_url).stdout == "".join(f"applied index {name}\n" for name in lacking)
+    execute(postgres_url, "DROP INDEX puffle_accounts_by_email_address")
+    [said] = said_by_check(postgres_url)
+    assert "puffle_accounts_by_email_address is missing" in said
+    assert upgrade(postgres_url).stdout == "applied index puffle_accounts_by_email_address\n"
     assert execute(postgres_url, INDEXES) == OURS
 
 

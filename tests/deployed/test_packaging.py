@@ -115,17 +115,18 @@ def test_its_metadata_tells_the_python_the_extras_and_the_licence(wheel):
     assert (about["Name"], about["Requires-Python"]) == ("puffle-accounts", ">=3.10")
     assert about["License"] == "MIT"
     assert any(name.endswith("/LICENSE") for name in wheel.namelist())
-    assert set(about.get_all("Provides-Extra")) == {"postgres", "gevent", "socks", "test"}
+    assert set(about.get_all("Provides-Extra")) == {"postgres", "gevent", "otel", "socks", "test"}
     wanted = about.get_all("Requires-Dist")
     for extra, package in (
         ("postgres", "psycopg"),
         ("gevent", "gevent"),
         ("gevent", "packaging"),
+        ("otel", "opentelemetry-api"),
         ("test", "pytest"),
     ):
         assert any(w.startswith(package) and f'extra == "{extra}"' in w for w in wanted)
     always = [w for w in wanted if "extra ==" not in w]
-    assert not [w for w in always if w.startswith(("psycopg", "gevent", "pytest"))]
+    assert not [w for w in always if w.startswith(("psycopg", "gevent", "pytest", "opentelemetry"))]
 
 
 def test_every_import_of_the_package_is_a_dependency_of_its_own(wheel):
@@ -135,6 +136,7 @@ def test_every_import_of_the_package_is_a_dependency_of_its_own(wheel):
     declared |= {"werkzeug", "playhouse"}  # of Flask, of Peewee
     names = {
         "flask_httpauth": "flask-httpauth",
+        "opentelemetry": "opentelemetry-api",
         "psycopg_pool": "psycopg-pool",
         "socks": "pysocks",
         "yaml": "pyyaml",
@@ -169,6 +171,16 @@ def test_the_installed_command_works_from_another_folder(elsewhere, tmp_path):
     assert run("db", "upgrade") == APPLIED
     assert (tmp_path / "puffle-accounts.db").exists(), "the default of DATABASE_URL"
     assert run("keys", "create", "6c7e1c8e-8c6b-4f0e-9a53-3b1f5d0c6d0a").startswith("pk_live_")
+
+
+def test_an_editable_install_is_two_folders_which_type_checkers_find(tmp_path):
+    """As the one that these tests run in is; an import hook is followed by Python alone."""
+    show = "import sys; print(*sys.path, *map(type, sys.meta_path), sep='\\n')"
+    shown = subprocess.run(
+        [sys.executable, "-c", show], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert {str(ROOT), str(ROOT / "plugins")} <= set(shown)
+    assert not [line for line in shown if "__editable__" in line]
 
 
 def test_what_is_installed_is_the_wheel_and_not_the_tree(elsewhere, tmp_path):

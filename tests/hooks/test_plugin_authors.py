@@ -19,6 +19,7 @@ from puffle_accounts.hooks import hookspecs
 from puffle_accounts.hooks.hookspecs import GROUP
 from puffle_accounts.orphans.ledger import MOST_ATTEMPTS
 from puffle_accounts.testing import FakeProvider, account, call, check
+from puffle_accounts.testing.case import Case
 from puffle_accounts.text import MAX_LINE
 from puffle_accounts.upstream import Upstream
 
@@ -41,12 +42,17 @@ DESCRIBED = {
         )
     },
     **{name: getattr(testing, name) for name in ("account", "call", "check", "holdings")},
-    "FakeProvider.answer": FakeProvider.answer,
+    "FakeProvider": FakeProvider,
+    **{f"FakeProvider.{name}": getattr(FakeProvider, name) for name in ("answer", "reply")},
+    **{
+        f"PluginService.{name}": getattr(testing.PluginService, name)
+        for name in ("add", "delete", "orphans", "retry")
+    },
 }
 
 
 def signature(something) -> str:
-    text = str(inspect.signature(something)).replace("'", "").replace("(self, ", "(")
+    text = re.sub(r"\(self(, )?", "(", str(inspect.signature(something)).replace("'", ""))
     return text.removesuffix(" -> None") if inspect.isclass(something) else text
 
 
@@ -68,7 +74,9 @@ def test_the_page_explains_every_field_argument_and_name_that_authors_use():
         assert set(inspect.signature(it).parameters) <= named
     assert {field.name for field in fields(testing.Result)} <= named
     assert {field.name for field in fields(testing.Request)} <= named
+    assert set(Case.__annotations__) - {"provider", "monkeypatch"} <= named
     assert set(testing.__all__) - {"Request", "Result"} <= set(re.findall(r"\w+", PAGE))
+    assert {name for name in vars(FakeProvider) if name[0] != "_"} <= set(re.findall(r"\w+", PAGE))
 
 
 def test_the_client_exports_what_the_page_describes_and_nothing_by_accident():

@@ -6,9 +6,10 @@ import math
 import uuid
 from datetime import datetime, timedelta, timezone
 
+import psycopg
 import pytest
 from orphanage import failed, leave, ledger_of, let_pass, record
-from support import assert_problem, plugin_of
+from support import assert_problem, only, plugin_of
 
 from puffle_accounts import TeardownFailed, clock, hookimpl, snapshots
 from puffle_accounts.hooks.registry import Plugins
@@ -270,6 +271,16 @@ def test_a_claim_takes_the_longest_due_first_of_one_plugin_and_no_more_than_aske
     assert {o.account.display_name for o in _claim(ledger, most=2)} == {"oldest", "older"}
     assert [o.account.display_name for o in _claim(ledger)] == ["old"]
     assert _claim(ledger) == []
+
+
+@only("postgresql")
+def test_a_claim_waits_for_nobody_and_takes_what_others_are_not_claiming_just_now(stack):
+    leave(stack, 6)
+    ids = [orphan["id"] for orphan in stack.orphans()]
+    with psycopg.connect(stack.database_url) as other:
+        other.execute("SELECT 1 FROM orphans WHERE id = ANY(%s) FOR UPDATE", [ids[:3]])
+        assert {orphan.id for orphan in _claim(ledger_of(stack))} == set(ids[3:])
+    assert {orphan.id for orphan in _claim(ledger_of(stack))} == set(ids[:3])
 
 
 YEAR, HOUR, WEEK = timedelta(days=365), timedelta(hours=1), timedelta(days=7)

@@ -284,10 +284,7 @@ SUBJECTS = {
             ),
             "the key in another parameter": one('in_query("api_key")', 'in_query("key")'),
             "gone is told by another field": one(
-                'error.get("code") == "NOT_FOUND"', '"code" in error'
-            ),
-            "an error in words is a fault": one(
-                'isinstance(error, dict) and error.get("code")', 'error.get("code")'
+                'body["error"]["code"] == "NOT_FOUND"', '"code" in body["error"]'
             ),
             "the code is not nested": one('"error.code"', '"code"'),
             "the body's wait is not read": one('    retry_after="error.retry_after",\n', ""),

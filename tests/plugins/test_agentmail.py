@@ -6,6 +6,7 @@ import puffle_agentmail
 import pytest
 from wire import Wire, hear
 
+from puffle_accounts import TeardownFailed
 from puffle_accounts.testing import PluginConformance, Reply, account, call, check, holdings
 
 INBOX = account(agentmail_inbox_id="ada@agentmail.to")
@@ -68,8 +69,9 @@ def test_its_code_tells_what_is_wrong(code, teardown, fake_provider):
     assert teardown(puffle_agentmail, INBOX).failure == f"AgentMail: inbox delete: 403 {code}"
 
 
-def test_its_list_asks_page_by_page_and_tells_names_and_times(service, fake_provider):
-    service(puffle_agentmail)  # points it at the provider
+def test_its_list_and_its_check_ask_page_by_page_and_tell_what_is_wrong(fake_provider, monkeypatch):
+    monkeypatch.setenv("AGENTMAIL_API_KEY", "the-key")
+    monkeypatch.setenv("AGENTMAIL_BASE_URL", fake_provider.url)
     fake_provider.reply(*TestAgentMail.pages)
     found = list(holdings(puffle_agentmail))
     assert [sent.path for sent in fake_provider.requests] == [
@@ -78,6 +80,10 @@ def test_its_list_asks_page_by_page_and_tells_names_and_times(service, fake_prov
     ]
     assert check(puffle_agentmail) is None
     assert fake_provider.requests[-1].path == "/v0/inboxes?limit=1"
+    fake_provider.answer(401)
+    assert check(puffle_agentmail) == "AgentMail: credentials check: 401 (check AGENTMAIL_API_KEY)"
+    with pytest.raises(TeardownFailed, match="AgentMail: inbox list: 401"):
+        list(holdings(puffle_agentmail))
     assert (found[0].name, f"{found[0].created_at:%Y-%m-%d}") == ("Ada", "2026-01-02")
 
 

@@ -8,6 +8,7 @@ import puffle_instantly
 import pytest
 from wire import Wire, hear
 
+from puffle_accounts import TeardownFailed
 from puffle_accounts.testing import PluginConformance, Reply, account, call, check, holdings
 
 ADDRESS = account(email_address="a@b.co")
@@ -91,7 +92,7 @@ def test_what_is_not_there_is_not_told_as_disabled_or_deleted(teardown, fake_pro
 @pytest.mark.parametrize("what", ["hang", "drip", "reset", "break_off", "garbage"])
 def test_a_disable_without_an_answer_leaves_the_delete_its_time(what, teardown, fake_provider):
     getattr(fake_provider, what)().answer(200)
-    result = teardown(puffle_instantly, ADDRESS, seconds=1)
+    result = teardown(puffle_instantly, ADDRESS, seconds=2)
     assert [sent.method for sent in fake_provider.requests] == ["POST", "DELETE"]
     assert result.said.startswith("warm-up not disabled (Instantly: warm-up disable: ")
     assert result.said.endswith("), account deleted")
@@ -118,8 +119,9 @@ def test_its_code_tells_what_is_wrong(teardown, fake_provider):
     assert failure == "Instantly: account delete: 400 FST_ERR_CTP_EMPTY_JSON_BODY"
 
 
-def test_its_list_asks_page_by_page_and_tells_times(service, fake_provider):
-    service(puffle_instantly)  # points it at the provider
+def test_its_list_and_its_check_ask_page_by_page_and_tell_what_is_wrong(fake_provider, monkeypatch):
+    monkeypatch.setenv("INSTANTLY_API_KEY", "the-key")
+    monkeypatch.setenv("INSTANTLY_BASE_URL", fake_provider.url)
     fake_provider.reply(*TestInstantly.pages)
     found = list(holdings(puffle_instantly))
     assert [sent.path for sent in fake_provider.requests] == [
@@ -128,6 +130,10 @@ def test_its_list_asks_page_by_page_and_tells_times(service, fake_provider):
     ]
     assert check(puffle_instantly) is None
     assert fake_provider.requests[-1].path == "/api/v2/accounts?limit=1"
+    fake_provider.answer(401)
+    assert check(puffle_instantly) == "Instantly: credentials check: 401 (check INSTANTLY_API_KEY)"
+    with pytest.raises(TeardownFailed, match="Instantly: account list: 401"):
+        list(holdings(puffle_instantly))
     assert f"{found[0].created_at:%Y-%m-%d}" == "2026-01-02"
 
 

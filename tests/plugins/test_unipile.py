@@ -6,7 +6,7 @@ import puffle_unipile
 import pytest
 from wire import Wire, answer, hear, server_side
 
-from puffle_accounts import Resource
+from puffle_accounts import Resource, TeardownFailed
 from puffle_accounts.testing import PluginConformance, Reply, account, call, check, holdings
 
 SESSION = account(type="linkedin", provider_account_id="acc-1")
@@ -71,8 +71,9 @@ def test_its_type_tells_what_is_wrong(kind, teardown, fake_provider):
     assert failure == f"Unipile: session revoke: 401 {kind} (check UNIPILE_API_KEY)"
 
 
-def test_its_list_asks_page_by_page_and_tells_names_and_times(service, fake_provider):
-    service(puffle_unipile)  # points it at the provider
+def test_its_list_and_its_check_ask_page_by_page_and_tell_what_is_wrong(fake_provider, monkeypatch):
+    monkeypatch.setenv("UNIPILE_API_KEY", "the-key")
+    monkeypatch.setenv("UNIPILE_BASE_URL", fake_provider.url)
     fake_provider.reply(*TestUnipile.pages)
     found = list(holdings(puffle_unipile))
     assert [sent.path for sent in fake_provider.requests] == [
@@ -82,6 +83,10 @@ def test_its_list_asks_page_by_page_and_tells_names_and_times(service, fake_prov
     ]
     assert check(puffle_unipile) is None
     assert fake_provider.requests[-1].path == "/accounts?limit=1"
+    fake_provider.answer(401)
+    assert check(puffle_unipile) == "Unipile: credentials check: 401 (check UNIPILE_API_KEY)"
+    with pytest.raises(TeardownFailed, match="Unipile: session list: 401"):
+        list(holdings(puffle_unipile))
     assert isinstance(found[0], Resource)
     assert (found[0].name, f"{found[0].created_at:%Y-%m-%d}") == ("Ada", "2026-01-02")
 
