@@ -166,8 +166,8 @@ def shifted(world, planned):
     for unit in units:
         unit.restart(**clock)
     yield
-    for unit in units:  # SIGKILL: libfaketime makes gunicorn's sleep of a stop fail
-        unit.restart(signal.SIGKILL)
+    for unit in units:
+        unit.restart()
 
 
 # lane -> fault -> (weight, least and most seconds, what makes it)
