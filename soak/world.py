@@ -241,7 +241,7 @@ class World:
         """Resident megabytes of services and retriers."""
         trees = [psutil.Process(each.process.pid) for each in (*self.services, *self.retriers)]
         found = [process for tree in trees for process in (tree, *tree.children(recursive=True))]
-        return round(sum(process.memory_info().rss for process in found) / 2**20)
+        return round(sum(map(_resident, found)) / 2**20)
 
     def connections(self):
         """Connections at the database, but the soak's own."""
@@ -256,6 +256,12 @@ class World:
     def wait_until_up(self, seconds=30):
         with suppress(AssertionError):
             wait_until(self.are_up, seconds)
+
+
+def _resident(process):
+    with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+        return process.memory_info().rss
+    return 0
 
 
 def _kill(unit):
