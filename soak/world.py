@@ -127,8 +127,7 @@ class Service:
         self.start(**environ)
 
     def end(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        self.process.wait(30)
+        _end(self._world, self.process, number)
 
 
 class Retrier:
@@ -156,8 +155,7 @@ class Retrier:
         self.start(**environ)
 
     def end(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        self.process.wait(30)
+        _end(self._world, self.process, number)
 
 
 class World:
@@ -256,6 +254,17 @@ class World:
     def wait_until_up(self, seconds=30):
         with suppress(AssertionError):
             wait_until(self.are_up, seconds)
+
+
+def _end(world, process, number):
+    """Send a signal that a process must end by; one that does not is found wrong, and killed."""
+    process.send_signal(number)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        world.book.found_wrong("processes", f"{process.args} did not end by signal {number}")
+        process.kill()
+        process.wait()
 
 
 def _resident(process):
