@@ -74,6 +74,11 @@ def _found() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall18"
 
 
+def program(name: str) -> Path:
+    """Return where a program is that anybody may run: a client, such as pg_dump."""
+    return _found() / "bin" / name
+
+
 class PostgresServer:
     """A server that listens on a socket in a folder of its own; it may be stopped and started."""
 

@@ -282,13 +282,14 @@ class Gunicorn:
         python: str | Path = sys.executable,
         folder: Path = ROOT,
         app: str = "wsgi:app",
+        port: int = 0,
         by: tuple[str, ...] = (),
         listener: socket.socket | None = None,
         **environ: str,
     ) -> None:
         self.log = log
         # Bound here: a port that is merely free may be another's by the time that gunicorn binds.
-        bound = listener.dup() if listener else socket.create_server(("127.0.0.1", 0))
+        bound = listener.dup() if listener else socket.create_server(("127.0.0.1", port))
         with bound as listener, log.open("ab") as output:
             self.address = listener.getsockname()
             self.url = "http://{}:{}".format(*self.address)

@@ -551,6 +551,7 @@ def test_an_interrupted_index_is_found_and_made_again(postgres_url):
         insert(postgres_url, type="email")
         other.execute("UPDATE accounts SET display_name = 'x'")  # for which the index has to wait
         upgrading = pool.submit(upgrade, postgres_url)
+        wait_until(lambda: execute(postgres_url, INDEXES))  # there, but not valid yet
         [(pid,)] = wait_until(lambda: execute(postgres_url, MAKING))
         execute(postgres_url, f"SELECT pg_terminate_backend({pid})")
         interrupted = upgrading.result()

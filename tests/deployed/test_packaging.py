@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import configparser
 import email
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ import sysconfig
 import venv
 import zipfile
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support import APPLIED, ROOT, Gunicorn, only
@@ -194,26 +197,53 @@ def test_what_is_installed_is_the_wheel_and_not_the_tree(elsewhere, tmp_path):
     assert where.stdout.startswith(str(elsewhere.parent))
 
 
-@only("sqlite")
-def test_the_wheel_alone_can_be_deployed(elsewhere, stack, tmp_path):
-    """In an empty folder: the settings and the application are those of the package."""
+#: No root, no capability, and a root file system that is read-only, /tmp included; in place of
+#: what a container's runtime makes of the image.
+SEAL = """#!/bin/sh
+exec unshare --mount --propagation private sh -c '
+    mount -o remount,bind,ro / && ! touch {folder}/probe 2>/dev/null || exit 99
+    exec unshare --map-user=10001 --map-group=10001 {python} "$@"' sealed "$@"
+"""
+
+
+@pytest.fixture
+def sealed(elsewhere, tmp_path, postgres) -> Path:
+    """The python of the virtual environment, in surroundings like those of the image."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("it needs root, and unshare of util-linux")
+    [folder] = parse_qs(urlsplit(postgres).query)["host"]
+    Path(folder).chmod(0o711)  # to whoever may know its name, as a socket's folder is
+    script = tmp_path / "sealed"
+    script.write_text(SEAL.format(folder=tmp_path, python=elsewhere / "python"))
+    script.chmod(0o755)
+    return script
+
+
+@only("postgresql")
+def test_the_wheel_alone_is_served_as_the_image_does_it(sealed, stack, tmp_path):
+    """The Dockerfile's command in an empty folder, not as root, with nothing to write to."""
+    told = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
+    commands = [json.loads(words) for words in re.findall(r"CMD (\[.*\])", told)]
+    check, (_, *options, app) = commands
+    options[options.index("--bind") + 1] = "127.0.0.1:0"
     folder = tmp_path / "empty"
     folder.mkdir()
     account = stack.add_linkedin()
-    server = Gunicorn(
-        *(stack, tmp_path / "gunicorn.log", "--config", "python:puffle_accounts.serving"),
-        python=elsewhere / "python",
-        folder=folder,
-        app="puffle_accounts.wsgi:app",
-    )
+    log = tmp_path / "gunicorn.log"
+    server = Gunicorn(stack, log, *options, python=sealed, folder=folder, app=app)
     try:
         answer = server.wait_until_ready() and stack.delete(account)
+        healthy = subprocess.run(
+            [sealed, "-m", "puffle_accounts", *check[1:]], env=stack.process_environ(), cwd=folder
+        )
     finally:
-        server.kill()
+        if server.process.poll() is None:
+            server.kill()
     assert (answer.status_code, answer.content) == (200, b'{"success": true}')
     assert answer.headers["Teardown-Status"] == "complete"
     assert stack.row(account)["status"] == "disconnected"
     assert "Using worker: gevent" in [line["event"] for line in server.lines()], "our settings"
+    assert healthy.returncode == 0
     assert list(folder.iterdir()) == []
 
 

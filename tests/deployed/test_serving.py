@@ -66,7 +66,7 @@ HARMLESS = {
         f"puffle_accounts.{name}"
         for name in (
             *("serving", "instrumented", "config", "logs", "context", "text", "disguises"),
-            *("streams", "errors"),
+            *("streams", "errors", "clock"),
             *("account", "resources", "hooks", "hooks.hookspecs"),
         )
     ),
