@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile every module afresh.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test quick lint mutants bench clean
+.PHONY: run test quick lint mutants bench soak planted badinput reliability clean
 
 run: $(READY)
 	$(BIN)/puffle-accounts demo
@@ -37,6 +37,18 @@ mutants: $(READY)
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet -r bench/requirements.txt
 	$(BIN)/python -m bench.run $(ARGS)
+
+soak: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m soak.run $(ARGS)
+
+planted: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m soak.planted $(ARGS)
+
+badinput: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m soak.bad_input $(ARGS)
+
+reliability: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m soak.page
 
 clean:
 	rm -rf .venv .venv-* build *.egg-info plugins/*.egg-info

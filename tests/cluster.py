@@ -21,7 +21,7 @@ from support import free_port, wait_until
 
 SETTINGS = {
     "fsync": "off",
-    "max_connections": 60,
+    "max_connections": 150,
     "wal_sender_timeout": "2s",
     "shared_buffers": "16MB",
 }
@@ -107,11 +107,19 @@ class Cluster:
         self.a, self.b = (Node(self.folder / name, programs) for name in "ab")
         programs.run("initdb", "-D", self.a.folder, "-U", "postgres", "-A", "trust", "-N")
         self.a.start()
-        source = ("-h", "127.0.0.1", "-p", self.a.port, "-U", "postgres")
-        programs.run("pg_basebackup", "-D", self.b.folder, "-R", "-c", "fast", "-N", *source)
-        self.b.start()
+        self.follow(self.b, self.a)
         if synchronous:
             self.a.set("synchronous_standby_names", "*")
+
+    @staticmethod
+    def follow(standby: Node, primary: Node) -> None:
+        """Make one server, anew, the standby of the other."""
+        shutil.rmtree(standby.folder, ignore_errors=True)
+        source = ("-h", "127.0.0.1", "-p", primary.port, "-U", "postgres")
+        primary.programs.run(
+            "pg_basebackup", "-D", standby.folder, "-R", "-c", "fast", "-N", *source
+        )
+        standby.start()
 
     def url(self, *hosts: str) -> str:
         named = ",".join(hosts or (self.a.host, self.b.host))

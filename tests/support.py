@@ -284,11 +284,13 @@ class Gunicorn:
         app: str = "wsgi:app",
         port: int = 0,
         by: tuple[str, ...] = (),
+        listener: socket.socket | None = None,
         **environ: str,
     ) -> None:
         self.log = log
         # Bound here: a port that is merely free may be another's by the time that gunicorn binds.
-        with socket.create_server(("127.0.0.1", port)) as listener, log.open("ab") as output:
+        bound = listener.dup() if listener else socket.create_server(("127.0.0.1", port))
+        with bound as listener, log.open("ab") as output:
             self.address = listener.getsockname()
             self.url = "http://{}:{}".format(*self.address)
             self.process = subprocess.Popen(

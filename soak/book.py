@@ -1,0 +1,106 @@
+"""What was done and seen, as it happened: what the books are balanced from."""
+
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+FOREVER = float("inf")
+
+
+@dataclass
+class Answer:
+    """What a client was answered; status 0 is none."""
+
+    account: str
+    key: str | None
+    request_id: str
+    began: float
+    ended: float = 0.0
+    status: int = 0
+    error: str | None = None
+    teardown: str | None = None
+    replayed: bool = False
+    expected: int | None = None  # of a request that must not do anything
+
+
+@dataclass
+class Hold:
+    """A live account names a resource, until somebody asks for its end."""
+
+    account: str
+    provider: str
+    resource: str
+    since: float
+    until: float = FOREVER
+
+
+@dataclass
+class Trouble:
+    """A fault, as long as it lasted."""
+
+    lane: str
+    name: str
+    began: float
+    ended: float = FOREVER
+
+
+@dataclass
+class Book:
+    """Everything, in the order in which it happened."""
+
+    answers: list[Answer] = field(default_factory=list)
+    calls: list = field(default_factory=list)
+    holds: dict = field(default_factory=lambda: defaultdict(list))  # by provider and resource
+    troubles: list[Trouble] = field(default_factory=list)
+    twice: list = field(default_factory=list)
+    wrong: list[tuple[str, str]] = field(default_factory=list)  # (account, what)
+    samples: list[tuple[float, int, int]] = field(default_factory=list)  # time, due, parked
+    events: dict = field(default_factory=lambda: defaultdict(list))  # by account
+    racing: set[str] = field(default_factory=set)  # accounts that users change under a DELETE
+    sharing: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, account, what):
+        """Add a line to an account's history."""
+        self.events[account].append((time.time(), what))
+
+    def hold(self, account, names):
+        """From now on a live account names these, a mapping from provider to resource."""
+        self.note(account, f"live, names {names}")
+        with self.lock:
+            for provider, resource in names.items():
+                self.holds[provider, resource].append(
+                    Hold(account, provider, resource, time.time())
+                )
+
+    def release(self, account, names):
+        """Somebody asks for an account's end."""
+        with self.lock:
+            for resource in names.items():
+                for hold in self.holds[resource]:
+                    if hold.account == account:
+                        hold.until = min(hold.until, time.time())
+
+    def answered(self, answer):
+        self.answers.append(answer)
+        key = f", key {answer.key}" if answer.key else ""
+        said = " ".join(filter(None, (str(answer.status), answer.error, answer.teardown)))
+        took = answer.ended - answer.began
+        self.note(answer.account, f"DELETE {answer.request_id}{key}: {said} after {took:.2f} s")
+
+    def called(self, call, at_the_same_time):
+        """A provider is called; `at_the_same_time` are calls of retriers for the same orphan."""
+        self.calls.append(call)
+        self.twice += [(call, other) for other in at_the_same_time]
+
+    def found_wrong(self, account, what):
+        self.note(account, f"WRONG: {what}")
+        self.wrong.append((account, what))
+
+    def was_troubled(self, lane, began, ended, margin):
+        """Whether a fault of a lane met this span of time, or ended shortly before."""
+        return any(
+            each.lane == lane and each.began <= ended and each.ended + margin >= began
+            for each in self.troubles
+        )

@@ -1,0 +1,233 @@
+"""The books, balanced account by account once all is quiet: what must be zero, and figures."""
+
+import re
+from collections import Counter, defaultdict
+
+from soak.world import LEASE, TEARDOWN, WORKERS
+
+SLACK = 1.0  # seconds that a slow machine may add
+# How long after a fault its consequences are still its own, in seconds.
+SETTLING = {"database": 8.0, "process": 5.0}
+SUCCESS = (200,)
+MAY_HAVE_DONE_IT = (0, 200, 500)
+COLUMNS = {
+    "unipile": ("provider_account_id",),
+    "agentmail": ("agentmail_inbox_id",),
+    "instantly": ("instantly_account_id", "email_address"),
+}
+TABLES = ("accounts", "orphans", "idempotency_keys", "api_keys")
+ROWS = f"""
+SELECT id::text, lower(trim(type)), status, metadata->>'soak_contact',
+       {", ".join(column for columns in COLUMNS.values() for column in columns)} FROM accounts"""
+
+
+class Books:
+    """What became of everything.
+
+    Args:
+        world: quiet, with the ledger worked through.
+    """
+
+    def __init__(self, world):
+        self.world, self.book = world, world.book
+        self.rows = {}
+        self.named = set()  # (provider, resource) of live accounts
+        for account, kind, status, contact, session, inbox, *addresses in world.sql(ROWS):
+            self.rows[account] = kind, status
+            if kind == "linkedin" and status == "disconnected":
+                continue
+            named = [("crm", contact), ("unipile", session), ("agentmail", inbox)]
+            named += [("instantly", address) for address in addresses]
+            self.named |= {each for each in named if each[1]}
+        self.of = defaultdict(list)
+        for answer in self.book.answers:
+            self.of[answer.account].append(answer)
+
+    def balance(self):
+        """Return what must be zero: what it is called -> (account, what was seen) of each."""
+        return {
+            "lost": list(self.lost()),
+            "wrongly torn down": list(self.torn_down()),
+            "wrong answers": [*self.wrong_answers(), *self.without_effect(), *self.book.wrong],
+            "keyed repeats that differ": [*self.differing(), *self.escalated()],
+            "orphans called twice at a time": [
+                (self.account_of(call), f"{call.provider} {call.resource}: {other}")
+                for call, other in self.book.twice
+            ],
+            "orphans left": [(a, f"of {p}: {why}") for a, p, why in self.orphans()],
+            "secrets shown": list(self.secrets()),
+            "services without all workers": [
+                (each.address, "") for each in self.world.services if not _is_whole(each)
+            ],
+        }
+
+    def orphans(self):
+        return self.world.sql("SELECT account_id::text, plugin, reason FROM orphans")
+
+    def account_of(self, call):
+        by_request = {a.request_id: a.account for a in self.book.answers}
+        return by_request.get(call.request_id, "?")
+
+    # Upstream
+
+    def lost(self):
+        """Alive upstream, and nobody says so."""
+        for (provider, resource), holds in self.book.holds.items():
+            place = provider, resource
+            if self.world.holds(*place) and place not in self.named:
+                account = holds[-1].account
+                if account not in self.book.racing or self._was_answered(place):
+                    yield account, f"{provider} {resource} is alive"
+
+    def _was_answered(self, place):
+        """Whether a DELETE that called for it was answered 200: then an orphan had to say so.
+
+        Where it was not, the row alone did, until its user put another id there.
+        """
+        done = {a.request_id for a in self.book.answers if a.status == 200}
+        calls = self.book.calls
+        return any((c.provider, c.resource) == place and c.request_id in done for c in calls)
+
+    def torn_down(self):
+        """Called for what a live account named, and had named when somebody looked."""
+        asked = {a.request_id: a for a in self.book.answers}
+        for call in self.book.calls:
+            request = asked.get(call.request_id)
+            looked = call.began - TEARDOWN - SLACK
+            if call.caller.endswith(".1") and request:
+                looked = request.began
+            for hold in self.book.holds.get((call.provider, call.resource), ()):
+                if hold.since < looked and call.began < hold.until:
+                    yield hold.account, f"{call.provider} {call.resource} called by {call.caller}"
+
+    # Answers
+
+    def wrong_answers(self):
+        for account, answers in self.of.items():
+            for answer in answers:
+                why = self._wrong(answer, answers)
+                if why:
+                    yield account, f"{answer.request_id}: {answer.status} {answer.error}, {why}"
+
+    def _wrong(self, answer, answers):
+        """Return what is wrong with an answer, `None` if nothing is."""
+        status, others = answer.status, [each for each in answers if each is not answer]
+        if status == 0:
+            return None if self._troubled("process", answer) else "and every process was well"
+        if status == 503:
+            return None if self._troubled("database", answer) else "and the database was well"
+        if status == 500 and answer.error == "internal_error":
+            return "a fault of the service"
+        if status == 500:
+            return self._wrong_500(answer)
+        if answer.expected:
+            return None if status == answer.expected else f"not {answer.expected}"
+        if status == 404:
+            return None if any(map(answer_before(answer), others)) else "its user's own account"
+        if status == 409:
+            return None if any(map(key_at_work(answer), others)) else "nobody worked under the key"
+        return None if status in SUCCESS else "for a valid request"
+
+    def _wrong_500(self, answer):
+        if answer.account in self.book.racing or self._troubled("database", answer):
+            return None
+        return "and the database was well"
+
+    def _troubled(self, lane, answer):
+        return self.book.was_troubled(lane, answer.began, answer.ended, SETTLING[lane])
+
+    def without_effect(self):
+        """A 200 whose effect is missing at the end, and nobody connected the account again."""
+        again = {a for a, events in self.book.events.items() if _reconnected(events)}
+        for account, answers in self.of.items():
+            if account in again or not any(each.status == 200 for each in answers):
+                continue
+            kind, status = self.rows.get(account, (None, None))
+            if kind and not (kind == "linkedin" and status == "disconnected"):
+                yield account, f"200, and the row is there, {status}"
+
+    # Keys
+
+    def keyed(self):
+        """Return the answers of each account and key."""
+        found = defaultdict(list)
+        for answer in self.book.answers:
+            if answer.key and answer.expected is None:
+                found[answer.account, answer.key].append(answer)
+        return found
+
+    def differing(self):
+        for (account, key), answers in self.keyed().items():
+            done = [each for each in answers if each.status == 200]
+            if len({each.teardown for each in done}) > 1:
+                yield account, f"key {key}: {[each.teardown for each in done]}"
+            if sum(not each.replayed for each in done) > 1:
+                yield account, f"key {key}: done more than once"
+            for answer in answers:
+                if answer.status in (404, 422) and any(d.ended < answer.began for d in done):
+                    yield account, f"key {key}: {answer.status} after a 200"
+
+    def escalated(self):
+        """LinkedIn accounts that one key alone was used for are still there."""
+        for (account, key), answers in self.keyed().items():
+            alone = len(answers) == len(self.of[account])
+            made = " ".join(what for _, what in self.book.events[account] if "made:" in what)
+            if alone and "linkedin, connected" in made.lower() and account not in self.rows:
+                yield account, f"key {key}: its row is gone"
+
+    # What must not be seen
+
+    def secrets(self):
+        """Keys in logs and tables."""
+        secret = re.compile(f"not-a-real-\\w+-key|{re.escape(self.world.stack.key)}")
+        for log in self.world.folder.glob("*.log"):
+            for found in set(secret.findall(log.read_text(errors="replace"))):
+                yield log.name, found[:16]
+        for table in TABLES:
+            seen = f"SELECT 1 FROM {table} t WHERE t::text ~ %s LIMIT 1"
+            if self.world.sql(seen, secret.pattern):
+                yield table, "a key"
+
+    # Figures
+
+    def figures(self):
+        """Return what is worth knowing besides."""
+        answers = self.book.answers
+        took = sorted(each.ended - each.began for each in answers if each.status == 200)
+        return {
+            "accounts": len(self.book.events),
+            "requests": len(answers),
+            "answers": dict(sorted(Counter(str(each.status) for each in answers).items())),
+            "replayed": sum(each.replayed for each in answers),
+            "provider calls": len(self.book.calls),
+            "by retriers": sum(not c.caller.endswith(".1") for c in self.book.calls),
+            "most orphans": max((count for _, count, _ in self.book.samples), default=0),
+            "median seconds of a 200": round(took[len(took) // 2], 2) if took else None,
+            "seconds of 99 % of them": round(took[len(took) * 99 // 100], 2) if took else None,
+            "longest seconds of a 200": round(took[-1], 2) if took else None,
+            "faults": dict(sorted(Counter(t.name for t in self.book.troubles).items())),
+        }
+
+
+def answer_before(answer):
+    """Whether another request may have ended the account before this one's answer."""
+    return lambda other: other.status in MAY_HAVE_DONE_IT and other.began < answer.ended
+
+
+def key_at_work(answer):
+    """Whether another request worked under the same key, or may have left it leased."""
+
+    def at_work(other):
+        margin = 0 if other.status == 200 else LEASE + SLACK
+        overlaps = other.began <= answer.ended and other.ended + margin >= answer.began
+        return other.key == answer.key and overlaps
+
+    return at_work
+
+
+def _reconnected(events):
+    return any(what.startswith("reconnected") for _, what in events)
+
+
+def _is_whole(service):
+    return service.process.poll() is None and len(service.workers()) == WORKERS

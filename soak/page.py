@@ -1,0 +1,117 @@
+"""Makes docs/reliability.md anew from what runs have written: `make reliability`."""
+
+import json
+import sys
+
+from support import ROOT
+
+RESULTS = ROOT / "soak" / "results"
+PAGE = ROOT / "docs" / "reliability.md"
+HEAD = """# Reliability
+
+How this service is tried with everything going wrong at once, and what came of it.
+`make reliability` makes this page from the files in [soak/results](../soak/results); what a run
+is, and how to make one, stands in [soak/README.md](../soak/README.md).
+"""
+SOAKS = """
+## Soaks
+
+Two gunicorns of two workers behind nginx, a PostgreSQL with a synchronous standby, two
+retriers, four providers, 32 clients; faults in the database, in processes, in clocks and at
+providers, drawn from the seed. Afterwards the books are balanced account by account. The first
+rows must be zero.
+"""
+PLANTED = """
+## Faults planted
+
+A run that finds nothing proves something only if it would have found it. Each of these was put
+into a copy of the product, and looked for by a short soak; where that found nothing, by the
+tests.
+"""
+BAD = """
+## Bad input
+
+Raw bytes on a socket, to a service that holds one account which nobody may end: request lines,
+headers of every size, each byte in the path and in the key, pipelined, smuggled, cut short, and
+requests drawn at random. Wrong is a 500, no end within ten seconds, a traceback, a worker lost,
+an answer to another request.
+"""
+
+
+def main():
+    PAGE.write_text(page())
+    return 0
+
+
+def page():
+    """Return the page."""
+    runs = [_read(path) for path in sorted(RESULTS.glob("seed-*.json"), key=_seed)]
+    sections = [HEAD, SOAKS, _soaks(runs), *map(_picture, runs)]
+    sections += [PLANTED, _planted(_read(RESULTS / "planted.json"))]
+    sections += [BAD, _bad(_read(RESULTS / "bad-input.json"))]
+    return "\n".join(sections)
+
+
+def _read(path):
+    return json.loads(path.read_text())
+
+
+def _seed(path):
+    return int(path.stem.partition("-")[2])
+
+
+def table(rows):
+    """Return a table of Markdown; the first row is its head."""
+    head, *rest = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rest))
+
+
+def _soaks(runs):
+    def row(name, of):
+        return [name, *map(of, runs)]
+
+    def figure(name):
+        return row(name, lambda run: _said(run["figures"][name]))
+
+    shown = [name for name in runs[0]["figures"] if name != "faults"]
+    return table(
+        [
+            row("seed", lambda run: run["seed"]),
+            row("date, commit", lambda run: f"{run['date']}, {run['commit']}"),
+            row("minutes", lambda run: f"{run['minutes']:g}"),
+            *(row(f"**{name}**", lambda run, n=name: run["zeros"][n]) for name in runs[0]["zeros"]),
+            row("faults", lambda run: sum(run["figures"]["faults"].values())),
+            *map(figure, shown),
+        ]
+    )
+
+
+def _said(value):
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {count}" for name, count in value.items())
+    return value
+
+
+def _picture(run):
+    seed = run["seed"]
+    faults = _said(run["figures"]["faults"])
+    return f"\nSeed {seed}: {faults}.\n\n![Seed {seed}](../soak/results/seed-{seed}.svg)"
+
+
+def _planted(results):
+    rows = [["fault", "found by the soak", "found by tests"]]
+    for each in results:
+        soak = f"{_said(each['soak'])} ({each['soak seconds']} s)" if each["soak"] else "no"
+        tests = ", ".join(f"`{name.partition('[')[0]}`" for name in each["tests"])
+        rows.append([each["fault"], soak, tests or ("" if each["soak"] else "no")])
+    return table(rows)
+
+
+def _bad(results):
+    rows = [["worker class", "cases", "wrong", "answers"]]
+    rows += [[r["worker class"], r["cases"], r["wrong"], _said(r["answers"])] for r in results]
+    return table(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

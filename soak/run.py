@@ -1,0 +1,90 @@
+"""The soak: everything goes wrong at once for a while, and then the books are balanced.
+
+make soak ARGS='--minutes 10 --seed 7'
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from support import ROOT
+
+from soak import picture, report
+from soak.actors import DUE, UNPARK, Clients, Operator
+from soak.books import Books
+from soak.faults import QUIET, Faults, plan
+from soak.world import World
+
+ENDING = 30  # seconds of a run that are left for its end
+SHORTEST = 20
+DRYING = 60  # seconds until the ledger must be empty
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="make soak ARGS='...'", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=2, help="in all; 2 if not given")
+    parser.add_argument("--seed", type=int, help="drawn, and said, if not given")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "soak", help="a folder")
+    parser.add_argument("--plan", action="store_true", help="show what would go wrong, and end")
+    return parser.parse_args()
+
+
+def main():
+    given = arguments()
+    seed = random.randrange(10**6) if given.seed is None else given.seed
+    planned = plan(seed, max(given.minutes * 60 - ENDING, SHORTEST))
+    if given.plan:
+        print(*planned, sep="\n")
+        return 0
+    print(f"seed {seed}: {len(planned)} faults", flush=True)
+    with World() as world:
+        began = time.time()
+        run = soak(world, seed, given.minutes, planned)
+        drawn = picture.svg(world.book, began, time.time())
+        print(report.table(run))
+        print(report.write(run, drawn, given.out), report.keep_logs(world.folder, given.out, seed))
+        if run["found"]:
+            print(report.failure(run, world.book))
+    return bool(run["found"])
+
+
+def soak(world, seed, minutes, planned):
+    """Run it all; return what came of it."""
+    world.wait_until_up()
+    began = time.time()
+    operator, clients, faults = Operator(world), Clients(world, seed), Faults(world, planned)
+    time.sleep(QUIET)
+    before = _size(world)
+    faults.join()
+    clients.finish()
+    operator.finish()
+    run_dry(world)
+    world.wait_until_up()
+    books = Books(world)
+    figures = books.figures() | {"before": before, "after": _size(world)}
+    figures["seconds"] = round(time.time() - began)
+    return report.result(seed, minutes, began, books.balance(), figures, world.book)
+
+
+def run_dry(world):
+    """Work through the ledger until nothing is left."""
+    until = time.time() + DRYING
+    environ = world.stack.process_environ(**world.environ_of("127.0.0.2"))
+    while world.sql("SELECT 1 FROM orphans LIMIT 1") and time.time() < until:
+        world.sql(DUE)
+        world.sql(UNPARK)
+        words = (sys.executable, "-m", "puffle_accounts", "orphans", "retry", "--parked")
+        subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, check=False)
+    for (account,) in world.sql("SELECT account_id::text FROM orphans"):
+        world.book.note(account, "its orphan was left")
+
+
+def _size(world):
+    return {"MB": world.memory(), "connections": world.connections()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The soak is repeatable, its planted faults are still ones of this product, its books can fail."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from soak.book import Answer, Book, Trouble
+from soak.books import Books, answer_before, key_at_work
+from soak.faults import LANES, PROVIDERS, plan
+from soak.planted import FAULTS, plant
+from soak.providers import Call
+
+
+def test_the_same_seed_is_the_same_plan_and_another_is_another():
+    planned = plan(7, 600)
+    assert planned == plan(7, 600)
+    assert planned != plan(8, 600)
+    assert {each.lane for each in planned} == {*LANES, *PROVIDERS}
+    assert {each.name for each in planned} >= {name for lane in LANES.values() for name in lane}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_fits_the_product_and_is_python(fault, tmp_path):
+    plant(fault, tmp_path / "copy", only=("puffle_accounts",))
+    for file, _, _ in fault.changes:
+        source = (tmp_path / "copy" / "puffle_accounts" / file).read_text()
+        compile(source, file, "exec")
+
+
+@pytest.fixture
+def books():
+    """Books of a world that nothing has happened in."""
+    world = SimpleNamespace(book=Book(), sql=lambda *_: [], holds=lambda *_: True)
+    return Books(world)
+
+
+def answer(status=200, began=10.0, ended=11.0, **details) -> Answer:
+    return Answer("a", details.pop("key", None), "r", began, ended, status, **details)
+
+
+def test_alive_and_named_by_nobody_is_lost(books):
+    books.book.hold("a", {"unipile": "x"})
+    assert [account for account, _ in books.lost()] == ["a"]
+    books.named.add(("unipile", "x"))
+    assert list(books.lost()) == []
+
+
+@pytest.mark.parametrize(("earlier", "found"), [(9.0, ["b"]), (1.0, [])])
+def test_a_call_for_what_a_live_account_names_is_wrong_once_somebody_must_have_seen_it(
+    books, earlier, found
+):
+    now = time.time()
+    books.book.hold("b", {"unipile": "x"})
+    books.book.holds["unipile", "x"][0].since = now - earlier
+    books.book.called(Call("unipile", "x", "127.0.0.2", "r", now, None), [])
+    assert [account for account, _ in books.torn_down()] == found
+
+
+@pytest.mark.parametrize(("lane", "status"), [("database", 503), ("process", 0)])
+def test_a_failure_is_a_wrong_answer_unless_its_own_kind_of_fault_was_there(books, lane, status):
+    books.of["a"] = [answer(status)]
+    assert list(books.wrong_answers())
+    books.book.troubles.append(Trouble("unipile", "fail", 0))
+    assert list(books.wrong_answers()), "a provider's failure excuses nothing"
+    books.book.troubles.append(Trouble(lane, "some", 10.5, 10.6))
+    assert not list(books.wrong_answers())
+
+
+def test_the_first_404_of_an_own_account_is_wrong():
+    late, early = answer(404, 10, 11), answer(200, 8, 9)
+    assert answer_before(late)(early)
+    assert not answer_before(late)(answer(200, 12, 13))
+
+
+def test_a_409_needs_somebody_who_works_under_the_key():
+    refused = answer(409, 10, 11, key="k")
+    assert key_at_work(refused)(answer(200, 10.5, 12, key="k"))
+    assert not key_at_work(refused)(answer(200, 8, 9, key="k"))
+    assert not key_at_work(refused)(answer(200, 10.5, 12, key="another"))
+
+
+def test_a_repeat_that_answers_otherwise_is_found(books):
+    books.book.answers += [answer(teardown="complete", key="k")]
+    assert not list(books.differing())
+    books.book.answers += [answer(teardown="partial", key="k", replayed=True)]
+    assert list(books.differing())
