@@ -13,7 +13,12 @@ from pathlib import Path
 from support import ROOT, wait_until
 
 UNIT = ROOT / "deploy" / "systemd" / "puffle-accounts.service"
-GIVE_THE_PORT = 'exec 3<&"$0"; export LISTEN_PID=$$; exec "$@"'
+GIVE_THE_PORT = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Unit:
@@ -45,7 +50,7 @@ class Unit:
         """Start the service, and wait until it says that it is ready, as Type=notify does."""
         with (self._folder / "log").open("ab") as log:
             process = subprocess.Popen(
-                ["sh", "-c", GIVE_THE_PORT, str(self._port.fileno()), *self._command],
+                [sys.executable, "-c", GIVE_THE_PORT, str(self._port.fileno()), *self._command],
                 env=self._environ,
                 pass_fds=[self._port.fileno()],
                 cwd=self._folder,
