@@ -16,7 +16,7 @@ run: $(READY)
 	$(BIN)/puffle-accounts demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 6 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 # Without the tool for the published interface: to import it takes longer than most of these tests.
 QUICK := --quick -p no:schemathesis --ignore tests/api/test_openapi.py
