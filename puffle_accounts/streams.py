@@ -19,13 +19,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 MOST_WAITING = 1 << 20  # bytes of lines that wait for a reader
 PAUSE = 0.05  # seconds until it is tried again
 LAST_WAIT = 1.0  # seconds that an ending process waits for it
 
 Write = Callable[[bytes], int]
+
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    _StreamHandler = logging.StreamHandler  # Python 3.10 has no subscript for it
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +106,7 @@ class Outlet:
         self._waiting.clear()
 
 
-class Handler(logging.StreamHandler[TextIO]):
+class Handler(_StreamHandler):
     """Writes by an outlet; the stream says how lines are encoded."""
 
     def __init__(self, stream: TextIO, outlet: Outlet) -> None:
