@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import weakref
 from collections.abc import Iterator
@@ -18,33 +17,21 @@ from peewee import (
     PostgresqlDatabase,
 )
 
+from puffle_accounts.database import postgres_url
 from puffle_accounts.database.pooled import PLAIN_KEY, WAIT, Places, Pooled
-from puffle_accounts.errors import ConfigError, DatabaseUnavailable
-from puffle_accounts.text import one_line
+from puffle_accounts.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from puffle_accounts.database.pool import Connection, Pool
 
 SILENCE = 2.0 * WAIT  # seconds for a statement, after which PostgreSQL counts as gone
 CLOSING = 0.5  # seconds for each thread of the pool to end
-#: What libpq is told unless the URL or its own environment says otherwise.
-DEFAULTS = {
-    "connect_timeout": 3,  # seconds for each host
-    "keepalives_idle": 30,  # seconds, so that no NAT forgets a connection
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": WAIT * 1000,
-}
 #: How a database that cannot be reached looks, and a plan that a migration has outdated.
 AWAY = (OperationalError, InterfaceError, NotSupportedError)
 UNDEFINED_TABLE, READ_ONLY, DISK_FULL = "42P01", "25006", "53100"
 SCHEMA_OF = """
 SELECT CAST(n.nspname AS TEXT) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass(%s)"""
-NOWHERE = "/nowhere"  # a folder of sockets that is not there
-ADDRESS = {"host", "hostaddr", "port", "password", "dbname"}
-HIGHEST_PORT = 65535
-UNKNOWN_PARAMETER = re.compile(r'query parameter: "([A-Za-z_]\w*)"\s*$')
 BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED;"
     f" SET LOCAL lock_timeout = '{WAIT}s'; SET LOCAL timezone = 'UTC'"
@@ -257,58 +244,4 @@ def connect(url: str) -> Postgres:
     Raises:
         ConfigError: libpq cannot use it, whatever becomes of the server.
     """
-    from psycopg.pq import Conninfo
-
-    said = _read(url)
-    _require_usable(said)
-    # libpq's own defaults, PGCONNECT_TIMEOUT and the like among them.
-    given: dict[str, Any] = {
-        o.keyword.decode(): o.val.decode() for o in Conninfo.get_defaults() if o.val
-    } | said
-    params = {name: given.get(name) or value for name, value in DEFAULTS.items()}
-    several = "," in str(given.get("host") or given.get("hostaddr"))
-    if several and "target_session_attrs" not in said:
-        params["target_session_attrs"] = "read-write"  # the primary, whichever it is by now
-    return Postgres(url, params)
-
-
-def _read(url: str) -> dict[str, Any]:
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
-
-    try:
-        return dict(conninfo_to_dict(url))
-    except ProgrammingError as error:  # its message may quote the password
-        unknown = UNKNOWN_PARAMETER.search(str(error))
-        if unknown and "password" not in url.partition("?")[2]:
-            raise ConfigError(
-                f"DATABASE_URL: PostgreSQL knows no parameter {unknown[1]}; take it out"
-            ) from None
-        raise ConfigError("DATABASE_URL is not a PostgreSQL connection URL") from None
-
-
-def _require_usable(said: dict[str, Any]) -> None:
-    """Let libpq look at all but the address, in front of a server that cannot be.
-
-    Raises:
-        ConfigError: one of the values can never work.
-    """
-    from psycopg.conninfo import make_conninfo
-    from psycopg.pq import PGconn
-
-    for port in filter(None, str(said.get("port", "")).split(",")):
-        if not (port.isdigit() and 0 < int(port) <= HIGHEST_PORT):
-            raise ConfigError(
-                f"DATABASE_URL: PostgreSQL's port must be a number from 1 to {HIGHEST_PORT}"
-            )
-    for name in said.keys() & {*DEFAULTS, "keepalives"}:
-        if not re.fullmatch(r"-?\d+", said[name]):
-            raise ConfigError(f"DATABASE_URL: PostgreSQL's parameter {name} must be a whole number")
-    params = {name: value for name, value in said.items() if name not in ADDRESS}
-    conn = PGconn.connect_start(make_conninfo(host=NOWHERE, **params).encode())
-    reason = conn.get_error_message()
-    conn.finish()
-    if NOWHERE not in reason:
-        raise ConfigError(
-            f"DATABASE_URL: {one_line(reason)}; correct this part of the PostgreSQL URL"
-        )
+    return Postgres(url, postgres_url.parameters(url))
