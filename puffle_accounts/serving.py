@@ -86,6 +86,7 @@ def on_starting(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Say once, at the start, what it is, and that the database is away, if it is."""
     signal.signal(signal.SIGINT, worker.handle_exit)  # a terminal's Ctrl-C goes to all processes
+    _outlive_the_master(worker)
     if worker.age == 1:
         from puffle_accounts import database, start  # in the worker, patched by now
 
@@ -95,6 +96,25 @@ def post_worker_init(worker: Any) -> None:
             target=database.report_absence, args=(service.database,), daemon=True
         )
         looks.start()  # nobody waits for that
+
+
+def _outlive_the_master(worker: Any) -> None:
+    """Let a worker whose master is gone finish what is under way, as by SIGTERM.
+
+    One of gevent's exits from within `notify`, and answers with failures while all is closed.
+    """
+    notify = worker.notify
+
+    def gently() -> None:
+        if not worker.alive:
+            worker.tmp.notify()
+            return
+        try:
+            notify()
+        except SystemExit:
+            worker.alive = False
+
+    worker.notify = gently
 
 
 def _at_a_time(settings: Any) -> int:

@@ -176,7 +176,8 @@ class Client:
         many = self.book.racing | self.book.sharing
         if answer.teardown != "complete" or account.id in many:
             return
-        left = [each for each in account.names.items() if self.world.holds(*each)]
+        told = [each for each in account.names.items() if each not in self.book.lied]
+        left = [each for each in told if self.world.holds(*each)]
         if left:
             self.book.found_wrong(account.id, f"200 complete, and there still is {left}")
 
@@ -192,6 +193,7 @@ class Client:
 
 
 def _read(answer, heard):
+    answer.service = heard.headers.get("Soak-Service", "")
     if "X-Request-ID" not in heard.headers:  # the gateway's, or gunicorn's
         answer.error = f"{heard.status_code} of no application"
         return
@@ -336,7 +338,7 @@ class Clients:
 
 
 class Operator:
-    """Looks how many orphans there are, and has them tried sooner than the pauses say."""
+    """Looks after what runs, counts the orphans, and has them tried sooner than they would be."""
 
     def __init__(self, world):
         self._world, self._over = world, threading.Event()
@@ -350,6 +352,8 @@ class Operator:
     def _work(self):
         looked, acted = "SELECT count(*), count(parked_at) FROM orphans", time.time()
         while not self._over.wait(0.5):
+            for each in (*self._world.services, *self._world.retriers):
+                each.look_after()
             [(count, parked)] = self._world.sql(looked)
             self._world.book.samples.append((time.time(), count, parked))
             if time.time() - acted > IMPATIENCE:

@@ -21,6 +21,7 @@ class Answer:
     error: str | None = None
     teardown: str | None = None
     replayed: bool = False
+    service: str = ""  # the address of who answered, where a gateway says so
     expected: int | None = None  # of a request that must not do anything
 
 
@@ -43,6 +44,12 @@ class Trouble:
     name: str
     began: float
     ended: float = FOREVER
+    whom: str = ""
+
+    def __str__(self):
+        return (
+            f"{self.lane}: {self.name} {self.whom}".rstrip() + f", {self.ended - self.began:.1f} s"
+        )
 
 
 @dataclass
@@ -59,6 +66,7 @@ class Book:
     events: dict = field(default_factory=lambda: defaultdict(list))  # by account
     racing: set[str] = field(default_factory=set)  # accounts that users change under a DELETE
     sharing: set[str] = field(default_factory=set)
+    lied: set = field(default_factory=set)  # (provider, resource) of which a provider told lies
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, account, what):

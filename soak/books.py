@@ -3,7 +3,11 @@
 import re
 from collections import Counter, defaultdict
 
-from soak.world import LEASE, TEARDOWN, WORKERS
+from soak.book import FOREVER
+from soak.faults import left_out
+from soak.providers import SERVICE
+from soak.slow import Slow
+from soak.units import LEASE, TEARDOWN, WORKERS
 
 SLACK = 1.0  # seconds that a slow machine may add
 # How long after a fault its consequences are still its own, in seconds.
@@ -42,6 +46,7 @@ class Books:
         self.of = defaultdict(list)
         for answer in self.book.answers:
             self.of[answer.account].append(answer)
+        self.slow = Slow(world)
 
     def balance(self):
         """Return what must be zero: what it is called -> (account, what was seen) of each."""
@@ -49,6 +54,7 @@ class Books:
             "lost": list(self.lost()),
             "wrongly torn down": list(self.torn_down()),
             "wrong answers": [*self.wrong_answers(), *self.without_effect(), *self.book.wrong],
+            "answers past their deadline": list(self.slow.unexplained()),
             "keyed repeats that differ": [*self.differing(), *self.escalated()],
             "orphans called twice at a time": [
                 (self.account_of(call), f"{call.provider} {call.resource}: {other}")
@@ -74,6 +80,8 @@ class Books:
         """Alive upstream, and nobody says so."""
         for (provider, resource), holds in self.book.holds.items():
             place = provider, resource
+            if place in self.book.lied:
+                continue  # nobody can know
             if self.world.holds(*place) and place not in self.named:
                 account = holds[-1].account
                 if account not in self.book.racing or self._was_answered(place):
@@ -97,8 +105,21 @@ class Books:
             if call.caller.endswith(".1") and request:
                 looked = request.began
             for hold in self.book.holds.get((call.provider, call.resource), ()):
-                if hold.since < looked and call.began < hold.until:
+                named = hold.since < looked and call.began < hold.until
+                if named and call.began < self._ended_late(hold):
                     yield hold.account, f"{call.provider} {call.resource} called by {call.caller}"
+
+    def _ended_late(self, hold):
+        """Return when a DELETE of before was done after all, that a gateway had given up."""
+        earlier = {a.request_id for a in self.of[hold.account] if a.ended < hold.since}
+        return min(
+            (
+                call.began
+                for call in self.book.calls
+                if call.request_id in earlier and call.caller == SERVICE and call.began > hold.since
+            ),
+            default=FOREVER,
+        )
 
     # Answers
 
@@ -178,11 +199,14 @@ class Books:
     # What must not be seen
 
     def secrets(self):
-        """Keys in logs and tables."""
+        """Keys in logs, tables, spans and metrics."""
         secret = re.compile(f"not-a-real-\\w+-key|{re.escape(self.world.stack.key)}")
         for log in self.world.folder.glob("*.log"):
             for found in set(secret.findall(log.read_text(errors="replace"))):
                 yield log.name, found[:16]
+        for path, told in self.world.receiver.received.items():
+            for found in {w for each in told for w in secret.findall(str(each))}:
+                yield path, found[:16]
         for table in TABLES:
             seen = f"SELECT 1 FROM {table} t WHERE t::text ~ %s LIMIT 1"
             if self.world.sql(seen, secret.pattern):
@@ -205,6 +229,10 @@ class Books:
             "median seconds of a 200": round(took[len(took) // 2], 2) if took else None,
             "seconds of 99 % of them": round(took[len(took) * 99 // 100], 2) if took else None,
             "longest seconds of a 200": round(took[-1], 2) if took else None,
+            "longest of any answer": self.slow.slowest(),
+            "spans": sum(1 for _ in self.world.receiver.spans()),
+            "lies told": len(self.book.lied),
+            "left out": {name: lacks for name, lacks in left_out(self.world).items()} or "nothing",
             "faults": dict(sorted(Counter(t.name for t in self.book.troubles).items())),
         }
 

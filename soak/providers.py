@@ -57,6 +57,16 @@ def wrong_page(_):
     return Response("<h1>Not Found</h1>", 404)
 
 
+def captive(_):
+    """A page of somebody on the way, who wants to be paid first."""
+    return Response("<html><h1>Welcome to our network</h1></html>", 200)
+
+
+def lie(_):
+    """It says that it is done, and does nothing."""
+    return Response(status=204)
+
+
 def slow(_):
     time.sleep(0.5)
 
@@ -110,7 +120,8 @@ def done_and_cut(_, connection):
 
 #: What goes wrong before the provider does anything, and after it has.
 BEFORE = {
-    each.__name__: each for each in (redirect, wrong_page, slow, late, drip, cut, half, reset)
+    each.__name__: each
+    for each in (redirect, wrong_page, captive, lie, slow, late, drip, cut, half, reset)
 }
 AFTER = {each.__name__: each for each in (denied, done_and_cut)}
 #: What the sandbox can be told by itself.
@@ -151,6 +162,8 @@ class Providers(Sandbox):
         g.connection = request.environ["werkzeug.socket"]
         if request.method == "DELETE":
             self._begin()
+            if g.trouble == "lie":
+                self.book.lied.add((g.call.provider, g.call.resource))
         before = BEFORE.get(g.trouble)
         answer = before(g.connection) if before else None
         return answer or super()._admit()

@@ -66,11 +66,7 @@ def history(account, book):
         if c.request_id in asked
     ]
     first, last = events[0][0] - 2, max(moment for moment, _ in events)
-    events += [
-        (t.began, f"-- {t.lane}: {t.name}, {t.ended - t.began:.1f} s")
-        for t in book.troubles
-        if t.ended >= first and t.began <= last
-    ]
+    events += [(t.began, f"-- {t}") for t in book.troubles if t.ended >= first and t.began <= last]
     return [f"    {moment - first:8.3f}  {what}" for moment, what in sorted(events)]
 
 

@@ -16,7 +16,8 @@ from soak import picture, report
 from soak.actors import DUE, UNPARK, Clients, Operator
 from soak.books import Books
 from soak.faults import QUIET, Faults, plan
-from soak.world import World
+from soak.providers import RETRIERS
+from soak.world import DIRECT, World
 
 ENDING = 30  # seconds of a run that are left for its end
 SHORTEST = 20
@@ -72,7 +73,7 @@ def soak(world, seed, minutes, planned):
 def run_dry(world):
     """Work through the ledger until nothing is left."""
     until = time.time() + DRYING
-    environ = world.stack.process_environ(**world.environ_of("127.0.0.2"))
+    environ = world.stack.process_environ(**world.environ_of(RETRIERS[0], DIRECT))
     while world.sql("SELECT 1 FROM orphans LIMIT 1") and time.time() < until:
         world.sql(DUE)
         world.sql(UNPARK)

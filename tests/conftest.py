@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import subprocess
 import sys
 import threading
 from importlib.metadata import entry_points
@@ -14,6 +13,7 @@ import pytest
 from postgresql import postgres_server
 from support import Gunicorn, Stack
 from werkzeug.serving import WSGIRequestHandler, make_server
+from wire import self_signed
 
 from puffle_accounts import context
 from puffle_accounts.app import create_app
@@ -110,23 +110,7 @@ def database_url(request) -> str:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory) -> Path:
     """A key and a certificate for loopback, in one file, vouched for by nobody but itself."""
-    file = tmp_path_factory.mktemp("tls") / "loopback.pem"
-    extensions = (
-        "basicConstraints=critical,CA:TRUE",
-        "keyUsage=critical,digitalSignature,keyCertSign",
-        "subjectAltName=IP:127.0.0.1,DNS:localhost",
-    )
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", file, "-out", file),
-            *("-config", os.devnull),
-            *(argument for each in extensions for argument in ("-addext", each)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return file
+    return self_signed(tmp_path_factory.mktemp("tls") / "loopback.pem")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -22,15 +23,27 @@ class PgBouncer:
     """Nothing is set but where it listens, whom it trusts, and what a test asks for."""
 
     def __init__(self, postgres_url: str, **settings: object) -> None:
-        server = urlsplit(postgres_url)
-        [socket_folder] = parse_qs(server.query)["host"]
+        self._settings = settings
+        name, socket_folder = self._server(postgres_url)
         self.folder = Path(tempfile.mkdtemp(prefix="puffle-pgbouncer-"))
         self.folder.chmod(0o777)
         # It refuses to run as root; whom the server runs as may also open the server's socket.
         self.as_whom = ["-u", Path(socket_folder).owner()] if os.geteuid() == 0 else []
         self.port = free_port()
-        name = server.path[1:]
         (self.folder / "users").write_text('"postgres" ""\n')
+        self._write(postgres_url)
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+        self.start()
+
+    @staticmethod
+    def _server(postgres_url: str) -> tuple[str, str]:
+        """Return the name of the database, and the folder of the server's socket."""
+        parts = urlsplit(postgres_url)
+        return parts.path[1:], parse_qs(parts.query)["host"][0]
+
+    def _write(self, postgres_url: str) -> None:
+        name, socket_folder = self._server(postgres_url)
+        port = parse_qs(urlsplit(postgres_url).query).get("port", ["5432"])[0]
         lines = {
             "listen_addr": "127.0.0.1",
             "listen_port": self.port,
@@ -38,14 +51,17 @@ class PgBouncer:
             "auth_file": self.folder / "users",
             "unix_socket_dir": "",
             "logfile": self.folder / "log",
-            **settings,
+            **self._settings,
         }
         (self.folder / "ini").write_text(
-            f"[databases]\n{name} = host={socket_folder} dbname={name}\n[pgbouncer]\n"
+            f"[databases]\n{name} = host={socket_folder} port={port} dbname={name}\n[pgbouncer]\n"
             + "".join(f"{key} = {value}\n" for key, value in lines.items())
         )
-        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
-        self.start()
+
+    def point_to(self, postgres_url: str) -> None:
+        """Lead to another server from now on, as an operator does after a failover."""
+        self._write(postgres_url)
+        self.process.send_signal(signal.SIGHUP)
 
     def start(self) -> None:
         self.process = subprocess.Popen(

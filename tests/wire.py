@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +35,26 @@ def upstream(url: str, **changes) -> Upstream:
     )
     client.configure({"EXAMPLE_API_KEY": KEY, "EXAMPLE_BASE_URL": url})
     return client
+
+
+def self_signed(file: Path) -> Path:
+    """Make a key and a certificate for loopback, vouched for by nobody but itself."""
+    extensions = (
+        "basicConstraints=critical,CA:TRUE",
+        "keyUsage=critical,digitalSignature,keyCertSign",
+        "subjectAltName=IP:127.0.0.1,DNS:localhost",
+    )
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", file, "-out", file),
+            *("-config", os.devnull),
+            *(argument for each in extensions for argument in ("-addext", each)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return file
 
 
 @contextmanager

@@ -123,7 +123,9 @@ class Pool(ConnectionPool[Connection]):
                 raise DatabaseUnavailable(self._reason)
             try:
                 conn = self.getconn(left)
-            except (PoolTimeout, PoolClosed):
+            except PoolClosed as error:
+                raise DatabaseUnavailable("its connections are closed: the process ends") from error
+            except PoolTimeout:
                 break
             if conn.is_alive():
                 return conn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -45,11 +46,17 @@ def test_gevent_is_what_serves_where_it_is_installed(stack, gunicorn):
 
 @pytest.mark.parametrize(
     ("worker", "number"),
-    [("gevent", signal.SIGTERM), ("gthread", signal.SIGTERM), ("gevent", signal.SIGINT)],
+    [
+        ("gevent", signal.SIGTERM),
+        ("gthread", signal.SIGTERM),
+        ("gevent", signal.SIGINT),
+        ("gevent", signal.SIGKILL),  # of the master alone
+    ],
 )
 @on_one_database
 def test_a_request_under_way_when_it_is_ended_gets_its_200(stack, gunicorn, worker, number):
     server = gunicorn("--worker-class", worker)
+    noticed = re.compile("Handling signal: |Parent changed")
     stack.sandbox.behave("unipile", "hang")
     account = stack.add_linkedin()
     with ThreadPoolExecutor() as pool:
@@ -59,12 +66,13 @@ def test_a_request_under_way_when_it_is_ended_gets_its_200(stack, gunicorn, work
             os.killpg(server.process.pid, number)  # a terminal's Ctrl-C goes to the workers too
         else:
             server.process.send_signal(number)
-        wait_until(lambda: "Handling signal: " in server.log.read_text())
+        wait_until(lambda: noticed.search(server.log.read_text()))
         time.sleep(0.5)  # longer than gunicorn's quick end
         stack.sandbox.behave("unipile", "ok")
         assert answer.result().headers["Teardown-Status"] == "complete"
     assert stack.row(account)["status"] == "disconnected"
-    assert server.process.wait(timeout=30) == 0
+    assert server.process.wait(timeout=30) == (-number if number is signal.SIGKILL else 0)
+    wait_until(lambda: "Worker exiting" in server.log.read_text())
 
 
 @both_workers
