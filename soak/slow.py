@@ -6,6 +6,7 @@ from soak.units import TEARDOWN
 
 SERVED = re.compile(r"served ([\w.-]+) (\d+)")
 SLACK = 5.0  # seconds that a slow machine may add
+START = 15.0  # seconds until a slow machine has started a service
 LANES = ("database", "process")
 
 
@@ -60,6 +61,6 @@ class Slow:
         met = [
             t.name
             for t in self._book.troubles
-            if who in t.whom.split() and t.began <= answer.ended and t.ended >= answer.began
+            if who in t.whom.split() and t.began <= answer.ended and t.ended + START >= answer.began
         ]
-        return f"which met meanwhile: {', '.join(met) or 'nothing'}"
+        return f"which met then or shortly before: {', '.join(met) or 'nothing'}"
