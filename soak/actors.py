@@ -337,23 +337,36 @@ class Clients:
             future.result()
 
 
-class Operator:
-    """Looks after what runs, counts the orphans, and has them tried sooner than they would be."""
+class _Background:
+    """Works in a thread until it is told to finish."""
 
     def __init__(self, world):
         self._world, self._over = world, threading.Event()
-        self._thread = threading.Thread(target=self._work)
+        self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def finish(self):
         self._over.set()
         self._thread.join()
 
+
+class Manager(_Background):
+    """Starts again what has ended by itself, as a service manager does."""
+
+    def _work(self):
+        while not self._over.wait(0.3):
+            for each in (*self._world.services, *self._world.retriers):
+                each.look_after()
+            if self._world.pooler:
+                self._world.pooler.look_after(self._world.book)
+
+
+class Operator(_Background):
+    """Looks how many orphans there are, and has them tried sooner than the pauses say."""
+
     def _work(self):
         looked, acted = "SELECT count(*), count(parked_at) FROM orphans", time.time()
         while not self._over.wait(0.5):
-            for each in (*self._world.services, *self._world.retriers):
-                each.look_after()
             [(count, parked)] = self._world.sql(looked)
             self._world.book.samples.append((time.time(), count, parked))
             if time.time() - acted > IMPATIENCE:

@@ -96,9 +96,10 @@ def standby_killed(world, _):
 
 @contextmanager
 def pooler_restarted(world, _):
-    world.pooler.stop()
-    yield
-    world.pooler.start()
+    with world.pooler.lock:
+        world.pooler.stop()
+        yield
+        world.pooler.start()
 
 
 @contextmanager
@@ -371,7 +372,9 @@ class Faults:
         self._left_out = left_out(world)
         lanes = {each.lane for each in planned}
         self._threads = [
-            threading.Thread(target=self._work, args=([p for p in planned if p.lane == lane],))
+            threading.Thread(
+                target=self._work, args=([p for p in planned if p.lane == lane],), daemon=True
+            )
             for lane in lanes
         ]
         for thread in self._threads:

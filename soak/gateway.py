@@ -3,12 +3,17 @@
 import os
 import shutil
 import subprocess
+import threading
+import time
 from contextlib import contextmanager
 
 from pgbouncer import PROGRAM as PGBOUNCER
 from pgbouncer import PgBouncer
 from support import free_port
 
+from soak.book import Trouble
+
+LOOKED = 1.0  # seconds at most since it was looked after
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 #: As one sets it who expects failovers: by default a server that was away is asked after 15 s.
 POOLER = {
@@ -57,7 +62,29 @@ def nginx(folder, services):
 
 def pooler(node):
     """Return a pooler in front of a server, `None` where there is no program for it."""
-    return PgBouncer(behind(node), **POOLER) if PGBOUNCER else None
+    return Pooler(behind(node), **POOLER) if PGBOUNCER else None
+
+
+class Pooler(PgBouncer):
+    """PgBouncer, as a service manager has it."""
+
+    def __init__(self, *args, **settings):
+        self.lock = threading.Lock()  # held while it is stopped on purpose
+        super().__init__(*args, **settings)
+
+    def look_after(self, book):
+        """Start it again if it has ended by itself, which is no fault of the product's."""
+        if self.process.poll() is None or not self.lock.acquire(blocking=False):
+            return
+        try:
+            said = self.log().splitlines()[-1:]
+            trouble = Trouble("database", f"pooler crashed: {said}", time.time() - LOOKED)
+            book.troubles.append(trouble)
+            self.stop()
+            self.start()
+            trouble.ended = time.time()
+        finally:
+            self.lock.release()
 
 
 def behind(node):

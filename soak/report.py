@@ -7,7 +7,7 @@ import time
 
 from support import ROOT
 
-SHOWN = 5  # findings of a kind that are shown with their history
+SHOWN, KEPT = 5, 200  # findings of a kind that are shown with their history, and written
 
 
 def commit():
@@ -25,7 +25,7 @@ def result(seed, minutes, began, balance, figures, book):
         "date": time.strftime("%Y-%m-%d", time.gmtime(began)),
         "commit": commit(),
         "zeros": {name: len(found) for name, found in balance.items()},
-        "found": {name: found[:SHOWN] for name, found in balance.items() if found},
+        "found": {name: found[:KEPT] for name, found in balance.items() if found},
         "figures": figures,
         "slowest": history(slowest.account, book),
     }
@@ -49,7 +49,7 @@ def failure(run, book):
     lines = [f"repeat it: make soak ARGS='--minutes {run['minutes']:g} --seed {run['seed']}'"]
     for name, found in run["found"].items():
         lines += [f"\n{name}:"]
-        for account, what in found:
+        for account, what in found[:SHOWN]:
             lines += [f"  {account}: {what}", *history(account, book)]
     return "\n".join(lines)
 

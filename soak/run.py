@@ -4,21 +4,25 @@ make soak ARGS='--minutes 10 --seed 7'
 """
 
 import argparse
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from support import ROOT
 
 from soak import picture, report
-from soak.actors import DUE, UNPARK, Clients, Operator
+from soak.actors import DUE, UNPARK, Clients, Manager, Operator
 from soak.books import Books
 from soak.faults import QUIET, Faults, plan
 from soak.providers import RETRIERS
 from soak.world import DIRECT, World
 
+ENDS = (signal.SIGTERM, signal.SIGINT)
 ENDING = 30  # seconds of a run that are left for its end
 SHORTEST = 20
 DRYING = 60  # seconds until the ledger must be empty
@@ -35,6 +39,8 @@ def arguments():
 
 def main():
     given = arguments()
+    for number in ENDS:
+        signal.signal(number, _end)
     seed = random.randrange(10**6) if given.seed is None else given.seed
     planned = plan(seed, max(given.minutes * 60 - ENDING, SHORTEST))
     if given.plan:
@@ -56,12 +62,14 @@ def soak(world, seed, minutes, planned):
     """Run it all; return what came of it."""
     world.wait_until_up()
     began = time.time()
-    operator, clients, faults = Operator(world), Clients(world, seed), Faults(world, planned)
+    manager, operator = Manager(world), Operator(world)
+    clients, faults = Clients(world, seed), Faults(world, planned)
     time.sleep(QUIET)
     before = _size(world)
     faults.join()
     clients.finish()
     operator.finish()
+    manager.finish()
     run_dry(world)
     world.wait_until_up()
     books = Books(world)
@@ -83,9 +91,22 @@ def run_dry(world):
         world.book.note(account, "its orphan was left")
 
 
+def _end(number, _):
+    """Let everything be ended that runs."""
+    sys.exit(f"ended by {signal.Signals(number).name}")
+
+
 def _size(world):
     return {"MB": world.memory(), "connections": world.connections()}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = 1
+    try:
+        status = main()
+    except SystemExit as ended:
+        print(ended, flush=True)
+    except Exception:
+        traceback.print_exc()
+    sys.stdout.flush()
+    os._exit(status)  # whoever still waits for an answer is not waited for

@@ -25,10 +25,15 @@ class Slow:
             for request_id, ms in SERVED.findall(service.log.read_text(errors="replace")):
                 self._own[request_id] = int(ms) / 1000
 
+    def _within(self, answer):
+        """Return its seconds within the service, `None` if nobody said, or by a wrong clock."""
+        own = self._own.get(answer.request_id)
+        return own if own is not None and own <= answer.ended - answer.began + 1 else None
+
     def unexplained(self):
         """What a service took longer for than its deadline allows, with no fault to wait for."""
         for answer in self._book.answers:
-            own = self._own.get(answer.request_id, 0.0)
+            own = self._within(answer) or 0.0
             began = answer.ended - own
             if own - self._faulty(began, answer.ended) > TEARDOWN + SLACK:
                 yield answer.account, f"{answer.request_id}: {own:.1f} s within the service"
@@ -49,7 +54,7 @@ class Slow:
     def slowest(self):
         """Return what is known of the answer that was waited for longest."""
         answer = max(self._book.answers, key=lambda each: each.ended - each.began)
-        took, own = answer.ended - answer.began, self._own.get(answer.request_id)
+        took, own = answer.ended - answer.began, self._within(answer)
         said = f"{took:.1f} s until {answer.error or answer.status}"
         who = self._names.get(answer.service, "a service")
         if own is None:

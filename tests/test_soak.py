@@ -31,10 +31,13 @@ def test_a_planted_fault_fits_the_product_and_is_python(fault, tmp_path):
 
 
 @pytest.fixture
-def books():
-    """Books of a world that nothing has happened in."""
-    world = SimpleNamespace(book=Book(), sql=lambda *_: [], holds=lambda *_: True)
-    return Books(world)
+def books(tmp_path):
+    """Books of a world that nothing has happened in; its service says that it took 30 s for `r`."""
+    service = SimpleNamespace(address="here", name="service-0", log=tmp_path / "log")
+    service.log.write_text('{"event": "served r 30000"}')
+    return Books(
+        SimpleNamespace(book=Book(), sql=lambda *_: [], holds=lambda *_: True, services=[service])
+    )
 
 
 def answer(status=200, began=10.0, ended=11.0, **details) -> Answer:
@@ -57,6 +60,41 @@ def test_a_call_for_what_a_live_account_names_is_wrong_once_somebody_must_have_s
     books.book.holds["unipile", "x"][0].since = now - earlier
     books.book.called(Call("unipile", "x", "127.0.0.2", "r", now, None), [])
     assert [account for account, _ in books.torn_down()] == found
+
+
+def test_where_a_delete_that_was_given_up_is_done_late_its_account_is_not_live_any_more(books):
+    now = time.time()
+    books.book.hold("b", {"unipile": "x"})
+    books.book.holds["unipile", "x"][0].since = now - 9
+    books.of["b"] = [Answer("b", None, "r", now - 30, now - 20)]
+    for caller in ("127.0.0.1", "127.0.0.2"):
+        books.book.called(Call("unipile", "x", caller, "r", now, None), [])
+    assert list(books.torn_down()) == []
+
+
+def test_of_what_a_provider_lied_about_nobody_can_know(books):
+    books.book.hold("a", {"unipile": "x"})
+    books.book.lied.add(("unipile", "x"))
+    assert list(books.lost()) == []
+
+
+def test_what_takes_long_within_the_service_is_wrong_unless_there_was_a_fault_to_wait_for(books):
+    books.book.answers += [answer(began=10, ended=50)]
+    assert list(books.slow.unexplained())
+    books.book.troubles.append(Trouble("unipile", "hang", 10, 50))
+    assert list(books.slow.unexplained()), "a provider's failure excuses nothing"
+    books.book.troubles.append(Trouble("database", "frozen", 20, 45))
+    assert not list(books.slow.unexplained())
+
+
+def test_of_the_slowest_answer_it_is_said_what_it_waited_for(books):
+    books.book.answers += [answer(began=10, ended=50)]
+    books.book.answers[0].service = "here"
+    books.book.troubles.append(Trouble("process", "master SIGKILL", 12, 13, "service-0"))
+    assert books.slow.slowest() == (
+        "40.0 s until 200, 10.0 s of them before service-0 took it up,"
+        " which met then or shortly before: master SIGKILL"
+    )
 
 
 @pytest.mark.parametrize(("lane", "status"), [("database", 503), ("process", 0)])
