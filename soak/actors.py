@@ -27,6 +27,7 @@ RECONNECT = """
 UPDATE accounts SET status = 'connected', provider_account_id = %s, updated_at = now()
 WHERE id = %s"""
 IMPATIENCE = 3.0  # seconds
+BEAT, NOTICED = 0.1, 0.1  # seconds
 # The retries that a day would bring, within minutes; leases are left alone.
 DUE = "UPDATE orphans SET next_attempt_at = now() WHERE next_attempt_at > now()"
 UNPARK = """
@@ -361,13 +362,27 @@ class Manager(_Background):
                 self._world.pooler.look_after(self._world.book)
 
 
+class Metronome(_Background):
+    """Measures how late this machine is: with who else is on it, a moment may last for seconds."""
+
+    def _work(self):
+        while not self._over.is_set():
+            due = time.time() + BEAT
+            time.sleep(BEAT)
+            late = time.time() - due
+            if late > NOTICED:
+                self._world.book.lags.append((time.time(), late))
+
+
 class Operator(_Background):
     """Looks how many orphans there are, and has them tried sooner than the pauses say."""
 
     def _work(self):
         looked, acted = "SELECT count(*), count(parked_at) FROM orphans", time.time()
         while not self._over.wait(0.5):
+            asked = time.time()
             [(count, parked)] = self._world.sql(looked)
+            self._world.book.looks.append((asked, time.time()))
             self._world.book.samples.append((time.time(), count, parked))
             if time.time() - acted > IMPATIENCE:
                 self._world.sql(DUE)

@@ -63,7 +63,10 @@ class Book:
     twice: list = field(default_factory=list)
     wrong: list[tuple[str, str]] = field(default_factory=list)  # (account, what)
     samples: list[tuple[float, int, int]] = field(default_factory=list)  # time, due, parked
+    looks: list[tuple[float, float]] = field(default_factory=list)  # at the database, from and to
+    lags: list[tuple[float, float]] = field(default_factory=list)  # time, seconds
     events: dict = field(default_factory=lambda: defaultdict(list))  # by account
+    unmade: list[str] = field(default_factory=list)  # faults that could not be made or undone
     racing: set[str] = field(default_factory=set)  # accounts that users change under a DELETE
     sharing: set[str] = field(default_factory=set)
     lied: set = field(default_factory=set)  # (provider, resource) of which a provider told lies
@@ -105,6 +108,10 @@ class Book:
     def found_wrong(self, account, what):
         self.note(account, f"WRONG: {what}")
         self.wrong.append((account, what))
+
+    def lag(self, began, ended):
+        """Return by how much this machine was late, at most, in a span of time."""
+        return max((lag for at, lag in self.lags if began <= at <= ended + lag), default=0.0)
 
     def was_troubled(self, lane, began, ended, margin):
         """Whether a fault of a lane met this span of time, or ended shortly before."""

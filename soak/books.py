@@ -12,6 +12,7 @@ from soak.units import LEASE, TEARDOWN, WORKERS
 SLACK = 1.0  # seconds that a slow machine may add
 # How long after a fault its consequences are still its own, in seconds.
 SETTLING = {"database": 8.0, "process": 5.0}
+BEFORE, STARVED = 10.0, 2.0  # seconds
 SUCCESS = (200,)
 MAY_HAVE_DONE_IT = (0, 200, 500)
 COLUMNS = {
@@ -47,6 +48,10 @@ class Books:
         for answer in self.book.answers:
             self.of[answer.account].append(answer)
         self.slow = Slow(world)
+        self.unjudged = set()  # answers that a machine without time may have caused
+        self.slow_looks = [
+            look for look in self.book.looks if not self.book.was_troubled("database", *look, 0)
+        ]
 
     def balance(self):
         """Return what must be zero: what it is called -> (account, what was seen) of each."""
@@ -101,7 +106,8 @@ class Books:
         asked = {a.request_id: a for a in self.book.answers}
         for call in self.book.calls:
             request = asked.get(call.request_id)
-            looked = call.began - TEARDOWN - SLACK
+            late = self.book.lag(call.began - BEFORE, call.began)
+            looked = call.began - TEARDOWN - SLACK - late
             if call.caller.endswith(".1") and request:
                 looked = request.began
             for hold in self.book.holds.get((call.provider, call.resource), ()):
@@ -155,7 +161,16 @@ class Books:
         return "and the database was well"
 
     def _troubled(self, lane, answer):
+        if self._starved(answer):
+            self.unjudged.add(answer.request_id)
+            return True
         return self.book.was_troubled(lane, answer.began, answer.ended, SETTLING[lane])
+
+    def _starved(self, answer):
+        """Whether the machine was so late that waits came to their ends with nothing wrong."""
+        began, ended = answer.began - BEFORE, answer.ended
+        slow = any(a <= ended and b >= began and b - a > STARVED for a, b in self.slow_looks)
+        return slow or self.book.lag(began, ended) > STARVED
 
     def without_effect(self):
         """A 200 whose effect is missing at the end, and nobody connected the account again."""
@@ -231,7 +246,10 @@ class Books:
             "longest seconds of a 200": round(took[-1], 2) if took else None,
             "longest of any answer": self.slow.slowest(),
             "spans": sum(1 for _ in self.world.receiver.spans()),
+            "not judged, for lack of time": len(self.unjudged),
+            "longest lag": round(max((lag for _, lag in self.book.lags), default=0.0), 2),
             "lies told": len(self.book.lied),
+            "faults not made": self.book.unmade or "none",
             "left out": {name: lacks for name, lacks in left_out(self.world).items()} or "nothing",
             "faults": dict(sorted(Counter(t.name for t in self.book.troubles).items())),
         }

@@ -367,7 +367,6 @@ class Faults:
     """All lanes at work, until each has come to its end."""
 
     def __init__(self, world, planned):
-        self.errors = []
         self._world, self._began = world, time.time()
         self._left_out = left_out(world)
         lanes = {each.lane for each in planned}
@@ -381,11 +380,9 @@ class Faults:
             thread.start()
 
     def join(self):
-        """Wait for the last of them. Raises what kept a lane from its work."""
+        """Wait for the last of them."""
         for thread in self._threads:
             thread.join()
-        if self.errors:
-            raise self.errors[0]
 
     def _work(self, planned):
         try:
@@ -396,4 +393,4 @@ class Faults:
                         time.sleep(each.lasts)
         except Exception as error:
             print(f"{each.name} could not be made or undone: {error!r}", flush=True)
-            self.errors.append(error)
+            self._world.book.unmade.append(f"{each.name}: {error!r}")

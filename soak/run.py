@@ -16,7 +16,7 @@ from pathlib import Path
 from support import ROOT
 
 from soak import picture, report
-from soak.actors import DUE, UNPARK, Clients, Manager, Operator
+from soak.actors import DUE, UNPARK, Clients, Manager, Metronome, Operator
 from soak.books import Books
 from soak.faults import QUIET, Faults, plan
 from soak.providers import RETRIERS
@@ -25,7 +25,7 @@ from soak.world import DIRECT, World
 ENDS = (signal.SIGTERM, signal.SIGINT)
 ENDING = 30  # seconds of a run that are left for its end
 SHORTEST = 20
-DRYING = 60  # seconds until the ledger must be empty
+DRYING = 120  # seconds until the ledger must be empty
 
 
 def arguments():
@@ -62,7 +62,7 @@ def soak(world, seed, minutes, planned):
     """Run it all; return what came of it."""
     world.wait_until_up()
     began = time.time()
-    manager, operator = Manager(world), Operator(world)
+    manager, operator, metronome = Manager(world), Operator(world), Metronome(world)
     clients, faults = Clients(world, seed), Faults(world, planned)
     time.sleep(QUIET)
     before = _size(world)
@@ -70,12 +70,14 @@ def soak(world, seed, minutes, planned):
     clients.finish()
     operator.finish()
     manager.finish()
+    metronome.finish()
     run_dry(world)
     world.wait_until_up()
     books = Books(world)
+    balance = books.balance()
     figures = books.figures() | {"before": before, "after": _size(world)}
     figures["seconds"] = round(time.time() - began)
-    return report.result(seed, minutes, began, books.balance(), figures, world.book)
+    return report.result(seed, minutes, began, balance, figures, world.book)
 
 
 def run_dry(world):
@@ -105,7 +107,7 @@ if __name__ == "__main__":
     try:
         status = main()
     except SystemExit as ended:
-        print(ended, flush=True)
+        status = ended.code if isinstance(ended.code, int) else print(ended) or 1
     except Exception:
         traceback.print_exc()
     sys.stdout.flush()

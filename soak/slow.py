@@ -7,6 +7,7 @@ from soak.units import TEARDOWN
 SERVED = re.compile(r"served ([\w.-]+) (\d+)")
 SLACK = 5.0  # seconds that a slow machine may add
 START = 15.0  # seconds until a slow machine has started a service
+SLOWER = 5  # how often a lag may be met on the way
 LANES = ("database", "process")
 
 
@@ -35,7 +36,8 @@ class Slow:
         for answer in self._book.answers:
             own = self._within(answer) or 0.0
             began = answer.ended - own
-            if own - self._faulty(began, answer.ended) > TEARDOWN + SLACK:
+            late = SLACK + SLOWER * self._book.lag(began, answer.ended)
+            if own - self._faulty(began, answer.ended) > TEARDOWN + late:
                 yield answer.account, f"{answer.request_id}: {own:.1f} s within the service"
 
     def _faulty(self, began, ended):

@@ -16,7 +16,7 @@ WORKERS = 2
 TEARDOWN = 2.0  # seconds for all hooks of a request
 LEASE = TEARDOWN + 10.0
 EVERY = 1.0  # seconds between two passes of a retrier
-POLITE = 30  # seconds in which a process ends that is asked to
+POLITE = 60  # seconds in which a process ends that is asked to
 #: One line for each request: by whom it was asked for, and its milliseconds.
 ACCESS = ("--access-logfile", "-", "--access-logformat", "served %({x-request-id}o)s %(M)s")
 

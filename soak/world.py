@@ -200,7 +200,7 @@ class World:
         """Whether every service has all its workers."""
         return all(len(each.workers()) == WORKERS for each in self.services)
 
-    def wait_until_up(self, seconds=30):
+    def wait_until_up(self, seconds=90):
         with suppress(AssertionError):
             wait_until(self.are_up, seconds)
 

@@ -107,6 +107,13 @@ def test_a_failure_is_a_wrong_answer_unless_its_own_kind_of_fault_was_there(book
     assert not list(books.wrong_answers())
 
 
+def test_on_a_machine_that_has_no_time_a_wait_may_end_with_nothing_wrong(books):
+    books.of["a"] = [answer(503)]
+    books.book.lags.append((10.5, 5.0))
+    assert not list(books.wrong_answers())
+    assert books.unjudged == {"r"}
+
+
 def test_the_first_404_of_an_own_account_is_wrong():
     late, early = answer(404, 10, 11), answer(200, 8, 9)
     assert answer_before(late)(early)
