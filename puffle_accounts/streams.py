@@ -64,8 +64,9 @@ class Outlet:
             self._size += len(line)
             self._write_waiting()
             if self._waiting and not self._retrying:
-                self._retrying = True
-                _thread.start_new_thread(self._retry, ())
+                with suppress(RuntimeError):  # no thread is left: the next line tries again
+                    _thread.start_new_thread(self._retry, ())
+                    self._retrying = True
 
     def _write_waiting(self) -> None:
         with suppress(BlockingIOError):
