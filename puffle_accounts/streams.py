@@ -64,9 +64,11 @@ class Outlet:
             self._size += len(line)
             self._write_waiting()
             if self._waiting and not self._retrying:
-                with suppress(RuntimeError):  # no thread is left: the next line tries again
+                self._retrying = True
+                try:
                     _thread.start_new_thread(self._retry, ())
-                    self._retrying = True
+                except RuntimeError:  # no thread is left: the next line tries again
+                    self._retrying = False
 
     def _write_waiting(self) -> None:
         with suppress(BlockingIOError):
