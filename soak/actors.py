@@ -66,6 +66,8 @@ class Client:
         self._rng = random.Random(f"{seed}/client/{number}")
         self._session = requests.Session()
         self._session.trust_env = False
+        if not world.is_behind_gateway:  # a kept connection is a worker's, which may end
+            self._session.headers["Connection"] = "close"
 
     def work(self, over):
         """Tell one story after the other until it is over."""

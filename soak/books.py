@@ -10,8 +10,9 @@ from soak.slow import Slow
 from soak.units import LEASE, TEARDOWN, WORKERS
 
 SLACK = 1.0  # seconds that a slow machine may add
-# How long after a fault its consequences are still its own, in seconds.
-SETTLING = {"database": 8.0, "process": 5.0}
+# How long after a fault its consequences are still its own, in seconds: a worker that is to end
+# closes what was kept open up to its graceful time-out later.
+SETTLING = {"database": 8.0, "process": LEASE + 3.0}
 BEFORE, STARVED = 10.0, 2.0  # seconds
 SUCCESS = (200,)
 MAY_HAVE_DONE_IT = (0, 200, 500)

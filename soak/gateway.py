@@ -77,8 +77,8 @@ class Pooler(PgBouncer):
         if self.process.poll() is None or not self.lock.acquire(blocking=False):
             return
         try:
-            said = self.log().splitlines()[-1:]
-            trouble = Trouble("database", f"pooler crashed: {said}", time.time() - LOOKED)
+            said = self.log().rpartition("FATAL")[2].strip()
+            trouble = Trouble("database", "pooler crashed", time.time() - LOOKED, whom=said)
             book.troubles.append(trouble)
             self.stop()
             self.start()

@@ -60,7 +60,7 @@ class Slow:
         said = f"{took:.1f} s until {answer.error or answer.status}"
         who = self._names.get(answer.service, "a service")
         if own is None:
-            return f"{said}, no line of {who} about it"
+            return f"{said}, no line of {who} by a right clock about it"
         before = f"{took - own:.1f} s of them before {who} took it up"
         return f"{said}, {before}, {self._met(answer, who)}"
 

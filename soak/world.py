@@ -124,6 +124,7 @@ class World:
                 each.start()
                 stack.callback(each.kill)
             self.url = f"http://{self.services[0].address}"
+            self.is_behind_gateway = bool(NGINX)
             if NGINX:
                 self.url = stack.enter_context(gateway.nginx(self.folder / "nginx", self.services))
             self._closing = stack.pop_all()
