@@ -167,7 +167,7 @@ class World:
 
     def told_by(self, number, environ):
         """Return the command that starts what is traced; it would undo what a wrong clock needs."""
-        return (INSTRUMENT,) if number == TRACED and "LD_PRELOAD" not in environ else ()
+        return (sys.executable, INSTRUMENT) if number == TRACED and "LD_PRELOAD" not in environ else ()
 
     def fail_over(self):
         """The standby takes over, and whoever has to be told is."""
