@@ -101,7 +101,9 @@ class Provider:
             self.seen.append(account.id)
             return "done"
 
-        self.plugin = plugin_of("crm", RESOURCE_IDS=fields or ID_COLUMNS, teardown_account=teardown_account)
+        self.plugin = plugin_of(
+            "crm", RESOURCE_IDS=fields or ID_COLUMNS, teardown_account=teardown_account
+        )
 
 
 def end(url: str, account_id: str, provider: Provider | None = None) -> list[str]:
