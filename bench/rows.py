@@ -21,7 +21,8 @@ SELECT gen_random_uuid(), CASE n WHEN 0 THEN '{user}' ELSE md5((n / 3)::text)::u
     CASE WHEN NOT mail THEN 'https://linkedin.example/in/ada-' || n END,
     address, address, address, 'Ada', 'Lovelace'
 FROM (
-    SELECT n, n % 2 = 0 AS mail, CASE WHEN n % 2 = 0 THEN 'a' || n || '@bench.example' END AS address
+    SELECT n, n % 2 = 0 AS mail,
+        CASE WHEN n % 2 = 0 THEN 'a' || n || '@bench.example' END AS address
     FROM generate_series(0, {many} - 1) AS n
 ) AS numbered"""
 
@@ -30,7 +31,8 @@ ORPHANS = """
 INSERT INTO orphans (id, plugin, account_id, user_id, account, reason, attempts, created_at,
     next_attempt_at, parked_at, request_id)
 SELECT gen_random_uuid(), plugin, account_id, user_id, CAST(json_build_object(
-        'id', account_id, 'user_id', user_id, 'status', 'connected', 'display_name', 'Ada Nr. ' || n,
+        'id', account_id, 'user_id', user_id, 'status', 'connected',
+        'display_name', 'Ada Nr. ' || n,
         'type', CASE plugin WHEN 'unipile' THEN 'linkedin' ELSE 'email' END,
         'provider_account_id', CASE plugin WHEN 'unipile' THEN 'unipile' || n END,
         'email_address', address, 'agentmail_inbox_id', address, 'instantly_account_id', address,

@@ -116,7 +116,8 @@ def plugins(database: Database) -> set[str]:
 def find(database: Database, start: str) -> list[Any]:
     """Return up to two ids that begin with `start`; nothing begins with nothing."""
     start = start.lower()
-    which, params = BEGINNING, (max(len(start), 1), start)
+    which: str = BEGINNING
+    params: tuple[Any, ...] = (max(len(start), 1), start)
     if isinstance(database, Postgres):  # whose ids are UUIDs, so that an index can be used
         lowest, highest = (start + each[len(start) :] for each in (NIL, MAX))
         if not start or not UUID.fullmatch(lowest):
