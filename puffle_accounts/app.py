@@ -13,7 +13,7 @@ from puffle_accounts import cli, database, gauges, logs, start
 from puffle_accounts.api import problems, views
 from puffle_accounts.config import Config
 from puffle_accounts.database.models import MODELS
-from puffle_accounts.hooks import registry
+from puffle_accounts.hooks import loading
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.service import Service
 from puffle_accounts.telemetry import telemetry
@@ -49,8 +49,8 @@ def create_app(environ: Mapping[str, str] | None = None, plugins: Plugins | None
     logs.configure(config.log_format, telemetry.add_ids)
     store = database.connect(config.database_url)
     store.bind(MODELS)
-    loaded = plugins or registry.load(config.plugin_calls, config.disabled_plugins)
-    registry.configure(loaded, environ)
+    loaded = plugins or loading.load(config.plugin_calls, config.disabled_plugins)
+    loading.configure(loaded, environ)
     start.warn_of_unknown(environ, loaded)
     service = Service(store, loaded, config.teardown_timeout)
     gauges.of_process(service)

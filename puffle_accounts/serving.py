@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 from gunicorn.glogging import Logger as GunicornLogger
 
 from puffle_accounts import instrumented, streams
-from puffle_accounts.config import GRACE, Config, count, log_format, text
+from puffle_accounts.config import GRACE, Config, log_format
+from puffle_accounts.environment import count, text
 from puffle_accounts.errors import ConfigError
 from puffle_accounts.logs import formatter
 from puffle_accounts.text import hide_secrets_of

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from puffle_accounts.config import Config, text, unknown
+from puffle_accounts.config import VARIABLES, Config
+from puffle_accounts.environment import text, unknown
 from puffle_accounts.hooks.registry import Plugins
 
 DISTRIBUTION = "puffle-accounts"
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def warn_of_unknown(environ: Mapping[str, str], plugins: Plugins) -> None:
     """Warn of variables that look like ours and change nothing."""
-    for name, hint in unknown(environ, plugins.variables).items():
+    for name, hint in unknown(environ, [*VARIABLES, *plugins.variables]).items():
         log.warning("variable.unknown", extra={"variable": name, "reason": hint})
 
 

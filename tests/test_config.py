@@ -14,7 +14,8 @@ from support import ROOT, only, run, wait_until
 
 from puffle_accounts import database, text
 from puffle_accounts.app import create_app
-from puffle_accounts.config import Config, unknown
+from puffle_accounts.config import Config
+from puffle_accounts.environment import unknown
 from puffle_accounts.errors import ConfigError
 from puffle_accounts.upstream import Upstream
 

@@ -15,7 +15,7 @@ from support import only, plugin_of, use_plugins, wait_until, write_distribution
 
 from puffle_accounts import TeardownFailed, hookimpl, resources
 from puffle_accounts.errors import BrokenPlugin
-from puffle_accounts.hooks import registry
+from puffle_accounts.hooks import loading
 from puffle_accounts.orphans.superseded import UNDECIDED, Verdict, look
 from puffle_accounts.testing import account, call
 
@@ -473,8 +473,8 @@ def test_a_plugin_without_ids_gets_a_warning_at_the_start(caplog, tmp_path, monk
     write_distribution(tmp_path, "puffle-silent", source)
     monkeypatch.syspath_prepend(tmp_path)
     caplog.set_level(logging.INFO)
-    loaded = registry.load(8, found=[EntryPoint("silent", "puffle_silent", registry.GROUP)])
-    registry.configure(loaded, {})
+    loaded = loading.load(8, found=[EntryPoint("silent", "puffle_silent", loading.GROUP)])
+    loading.configure(loaded, {})
     [warning] = [each for each in caplog.records if each.getMessage() == "plugin.undeclared"]
     assert (warning.levelname, warning.plugin) == ("WARNING", "silent")
     assert "RESOURCE_IDS" in warning.reason

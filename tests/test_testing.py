@@ -291,8 +291,9 @@ def test_another_service_has_a_database_of_its_own_and_accounts_of_any_kind(
     assert first.orphans() == fake_provider.requests == []
 
 
-def test_the_service_leaves_the_log_as_it_was(my_plugin, tmp_path):
+def test_the_service_leaves_the_log_as_it_was(my_plugin, tmp_path, monkeypatch):
     root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [logging.NullHandler()])  # an author's own
     before = root.handlers[:], root.level
     with undisturbed():
         PluginService(my_plugin, tmp_path).close()

@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from puffle_accounts import config, text
+from puffle_accounts import environment, text
 from puffle_accounts.text import hide_secrets_of, one_line, scrub
 
 
@@ -205,5 +205,5 @@ def test_a_password_that_is_also_the_name_of_something_blackens_nothing(environ)
 def test_a_providers_key_is_hidden_whatever_its_variable_is_called(environ):
     environ({"EXAMPLE_CREDENTIAL": "q+K/=&12"})
     assert scrub("?k=q%2BK%2F%3D%2612") == "?k=q%2BK%2F%3D%2612"
-    config.secret({"EXAMPLE_CREDENTIAL": "q+K/=&12"}, "EXAMPLE_CREDENTIAL")
+    environment.secret({"EXAMPLE_CREDENTIAL": "q+K/=&12"}, "EXAMPLE_CREDENTIAL")
     assert scrub("?k=q%2BK%2F%3D%2612 q+K/=&12") == "?k=*** ***"

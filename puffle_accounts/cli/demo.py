@@ -31,7 +31,7 @@ class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # generic since cl
 
 
 def _providers() -> tuple[str, ...]:
-    from puffle_accounts.demo.sandbox import PROVIDERS
+    from puffle_accounts.demo.envelopes import PROVIDERS
 
     return PROVIDERS
 

@@ -19,9 +19,11 @@ from typing import Any
 
 import click
 
-from puffle_accounts.config import FILE, GRACE, Config
+from puffle_accounts.config import GRACE, Config
 from puffle_accounts.demo import accounts
-from puffle_accounts.demo.sandbox import PROVIDERS, Call, Sandbox
+from puffle_accounts.demo.envelopes import PROVIDERS
+from puffle_accounts.demo.sandbox import Call, Sandbox
+from puffle_accounts.environment import FILE
 from puffle_accounts.text import is_secret, scrub
 
 HOST = "127.0.0.1"

@@ -12,15 +12,15 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any
 from urllib.parse import unquote
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-PROVIDERS = ("unipile", "instantly", "agentmail")
+from puffle_accounts.demo import envelopes
+from puffle_accounts.demo.envelopes import PROVIDERS, provider_asked
+
 #: What every provider can be told to do, see `Sandbox.behave`.
 MODES = ("ok", "fail", "hang", "rate-limit", "refuse", "unpaid")
 #: provider -> what only this one can be told to answer, by its own word for it.
@@ -36,31 +36,7 @@ OWN_MODES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# fault -> status, and how Unipile's type, Instantly's message and AgentMail's code put it.
-_FAULTS = {
-    "gone": (404, "resource_not_found", "Resource not found", "not_found"),
-    "fail": (500, "unexpected_error", "Something went wrong", "internal_error"),
-    "rate-limit": (429, "too_many_requests", "Rate limit exceeded", "rate_limit_exceeded"),
-    "refuse": (401, "missing_credentials", "Invalid API key", "unknown_api_key"),
-    "unpaid": (402, "payment_required", "No active paid plan", "payment_required"),
-    "no_client_session": (503, "no_client_session", "", ""),
-    "request_timeout": (504, "request_timeout", "", ""),
-    "active_campaigns": (400, "", "Account may be assigned to active campaigns", ""),
-    "resource_deleting": (403, "", "", "resource_deleting"),
-    "cannot_delete": (403, "", "", "cannot_delete"),
-    "missing_permission": (403, "", "", "missing_permission"),
-    "forbidden": (403, "", "", "forbidden"),
-    "race_condition": (409, "", "", "race_condition"),
-}
 _BASES = {"unipile": "/unipile/api/v1", "instantly": "/instantly", "agentmail": "/agentmail"}
-_KEYS = {provider: f"not-a-real-{provider}-key" for provider in PROVIDERS}
-# provider -> the parameter that a cursor is given in, and the field that has the next one.
-_CURSORS = {
-    "unipile": ("cursor", "cursor"),
-    "instantly": ("starting_after", "next_starting_after"),
-    "agentmail": ("page_token", "next_page_token"),
-}
-_BORN = "2026-01-02T03:04:05.678Z"  # when everything here was made
 _COLLECTIONS = (
     "/unipile/api/v1/accounts",
     "/unipile/v2/accounts",
@@ -145,7 +121,7 @@ class Sandbox:
             raise RuntimeError("the sandbox is not running")
         origin = f"http://{self._address[0]}:{self._server.port}"
         urls = {f"{name.upper()}_BASE_URL": origin + base for name, base in _BASES.items()}
-        return urls | {f"{name.upper()}_API_KEY": key for name, key in _KEYS.items()}
+        return urls | {f"{name.upper()}_API_KEY": key for name, key in envelopes.KEYS.items()}
 
     def add(self, provider: str, resource_id: str) -> None:
         """Let a session, a warm-up account or an inbox exist at the provider."""
@@ -185,17 +161,17 @@ class Sandbox:
     def _admit(self) -> Response | None:
         """Answer what is answered whatever the resource; None lets the request through."""
         request.get_data()  # what is left unread would pass for the connection's next request
-        provider = _provider()
+        provider = provider_asked()
         if not provider:
             return None
         mode = self._mode_after_hanging(provider)
         if mode is None:
             return Response(status=503, headers={"Connection": "close"})
         if mode != "ok":
-            return _fault(provider, mode)
+            return envelopes.fault(provider, mode)
         if request.routing_exception:  # Instantly, too, finds the route before the key
             return None
-        return _refusal(provider)
+        return envelopes.refusal(provider)
 
     def _mode_after_hanging(self, provider: str) -> str | None:
         """The mode to answer by; None if nobody is left to hear it."""
@@ -214,7 +190,8 @@ class Sandbox:
         g.recorded = True
         status = None if response is None else response.status_code
         request_id = request.headers.get("X-Request-ID")
-        call = Call(_provider(), request.method, _path_at_provider(), status, request_id)
+        path = envelopes.path_at_provider()
+        call = Call(provider_asked(), request.method, path, status, request_id)
         with self._changed:
             self.calls.append(call)
             if self._on_call:
@@ -260,15 +237,16 @@ def _application(sandbox: Sandbox) -> Flask:
         return response
 
     def list_resources() -> Response:
-        ids, cursor = sandbox._list(_provider()), request.args.get(_CURSORS[_provider()][0], "")
+        ids = sandbox._list(provider_asked())
+        cursor = request.args.get(envelopes.CURSORS[provider_asked()][0], "")
         limit = min(request.args.get("limit", 100, type=int), sandbox.page)
         left = [each for each in ids if each > cursor]
-        return _listing(left[:limit], left[limit - 1] if len(left) > limit else None)
+        return envelopes.listing(left[:limit], left[limit - 1] if len(left) > limit else None)
 
     def delete_resource(quoted_id: str) -> Response:
-        if not sandbox._remove(_provider(), unquote(quoted_id)):
-            return _fault(_provider(), "gone")
-        return _deleted(unquote(quoted_id))
+        if not sandbox._remove(provider_asked(), unquote(quoted_id)):
+            return envelopes.fault(provider_asked(), "gone")
+        return envelopes.deleted(unquote(quoted_id))
 
     def route(method: str, path: str, view: Callable[..., Response]) -> None:
         name = f"{method} {path}".replace(".", "")
@@ -277,21 +255,10 @@ def _application(sandbox: Sandbox) -> Flask:
     for collection in _COLLECTIONS:
         route("GET", collection, list_resources)
         route("DELETE", f"{collection}/<quoted_id>", delete_resource)
-    route("POST", "/instantly/api/v2/accounts/warmup/disable", _disable_warmup)
+    route("POST", "/instantly/api/v2/accounts/warmup/disable", envelopes.disable_warmup)
     app.before_request(sandbox._admit)
-    app.register_error_handler(HTTPException, _unrouted)
+    app.register_error_handler(HTTPException, envelopes.unrouted)
     return app
-
-
-def _provider() -> str:
-    """Whose path is asked for, or an empty string."""
-    name = request.path.split("/")[1]
-    return name if name in PROVIDERS else ""
-
-
-def _path_at_provider() -> str:
-    provider = _provider()
-    return request.path.removeprefix(f"/{provider}") if provider else request.path
 
 
 def _client_has_left() -> bool:
@@ -299,76 +266,3 @@ def _client_has_left() -> bool:
     poll = select.poll()
     poll.register(request.environ["werkzeug.socket"], select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _refusal(provider: str) -> Response | None:
-    """What is wrong with the key or, at Instantly, with the body."""
-    name, scheme = ("X-API-KEY", "") if provider == "unipile" else ("Authorization", "Bearer ")
-    if request.headers.get(name) != scheme + _KEYS[provider]:
-        return _fault(provider, "refuse")
-    if provider == "instantly" and request.is_json and not request.get_data():
-        message = "Body cannot be empty when content-type is set to 'application/json'"
-        return _problem(provider, 400, message, code="FST_ERR_CTP_EMPTY_JSON_BODY")
-    return None
-
-
-def _listing(ids: list[str], cursor: str | None) -> Response:
-    following = {_CURSORS[_provider()][1]: cursor}
-    if _provider() == "agentmail":
-        inboxes = [{"inbox_id": i, "email": i, "created_at": _BORN} for i in ids]
-        return jsonify(count=len(ids), limit=len(ids), inboxes=inboxes, **following)
-    if _provider() == "instantly":
-        accounts = [{"email": i, "timestamp_created": _BORN, "status": 1} for i in ids]
-        return jsonify(items=accounts, **following)
-    sessions = [
-        {"object": "Account", "id": i, "type": "LINKEDIN", "created_at": _BORN} for i in ids
-    ]
-    return jsonify(object="AccountList", items=sessions, **following)
-
-
-def _deleted(resource_id: str) -> Response:
-    if _provider() == "agentmail":
-        return Response()  # empty: no client may count on JSON here
-    if _provider() == "instantly":
-        return jsonify(email=resource_id, status=1, warmup_status=0)
-    return jsonify(object="AccountDeleted")
-
-
-def _disable_warmup() -> Response:
-    # The real one also takes include_all_emails, which no caller may ever send.
-    body = request.get_json(silent=True)
-    if not isinstance(body, dict) or not body.get("emails") or len(body) > 1:
-        return _problem("instantly", 400, "body must have emails and nothing else")
-    return jsonify(type="update-warmup-accounts", status="pending", progress=0)
-
-
-def _unrouted(error: HTTPException) -> Response:
-    """A wrong URL or method: an HTML page, but for Instantly."""
-    if _provider() != "instantly":
-        return Response(f"<h1>{error.name}</h1>", error.code)
-    url = _path_at_provider() + "?" * bool(request.query_string) + request.query_string.decode()
-    return _problem("instantly", 404, f"Route {request.method}:{url} not found")
-
-
-def _fault(provider: str, fault: str) -> Response:
-    status, *reasons = _FAULTS[fault]
-    return _problem(provider, status, reasons[PROVIDERS.index(provider)])
-
-
-def _problem(provider: str, status: int, reason: str, **more: str) -> Response:
-    """An error in the provider's own envelope."""
-    title = HTTPStatus(status).phrase
-    unipile: dict[str, Any] = {"title": title, "type": f"errors/{reason}", "status": status}
-    if request.path.startswith("/unipile/v2/"):
-        unipile |= {"object": "Error", "type": f"api/{reason}"}
-    name = title.replace(" ", "").removesuffix("Error") + "Error"
-    envelopes: dict[str, dict[str, Any]] = {
-        "unipile": unipile,
-        "instantly": {"statusCode": status, "error": title, "message": reason},
-        "agentmail": {"name": name, "code": reason, "message": title},
-    }
-    response = jsonify(envelopes[provider] | more)
-    response.status_code = status
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        response.headers["Retry-After"] = "30"
-    return response

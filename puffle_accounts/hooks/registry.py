@@ -1,15 +1,11 @@
-"""Find the plugins, verify each, and say what has to be called for an account."""
+"""All plugins, and what has to be called for an account."""
 
 from __future__ import annotations
 
 import functools
-import logging
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any
 
 import pluggy
@@ -17,20 +13,11 @@ import pluggy
 from puffle_accounts import resources
 from puffle_accounts.account import Account, kind
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.errors import BrokenPlugin, ConfigError, PluginFault, TeardownFailed
-from puffle_accounts.hooks.hookimpls import CHECK, FIND, TEARDOWN, isolated, verify, wraps
-from puffle_accounts.hooks.hookspecs import GROUP
+from puffle_accounts.errors import PluginFault, TeardownFailed
+from puffle_accounts.hooks.hookimpls import CHECK, FIND, TEARDOWN, isolated, wraps
 from puffle_accounts.resources import Resource
 from puffle_accounts.text import one_line
 from puffle_accounts.upstream import Upstream
-
-UNDECLARED = (
-    "it declares no RESOURCE_IDS: what accounts share is torn down with the first of them,"
-    " and an orphan that cannot be told from a live account is parked"
-)
-
-log = logging.getLogger(__name__)
-
 
 #: The account types that a plugin takes (`None` for all), and its `RESOURCE_IDS`.
 Declaration = tuple[frozenset[str] | None, tuple[str, ...]]
@@ -161,105 +148,6 @@ class Plugins:
             said = f"no plugin takes accounts of type {one_line(account_kind)}"
             calls = [_failing(p, said, permanent=True) for p in working if p.resource_ids]
         return found + calls
-
-
-def load(
-    limit: int,
-    disabled: Collection[str] = (),
-    found: Iterable[EntryPoint] | None = None,
-) -> Plugins:
-    """Load every plugin that is installed; one that cannot be used stops nobody.
-
-    Args:
-        limit: calls under way per plugin, at most.
-        disabled: names that are not even imported.
-        found: entry points to use instead of the installed ones.
-    """
-    named = defaultdict(list)
-    for point in _installed() if found is None else found:
-        named[point.name].append(point)
-    for name in set(disabled) - set(named):
-        log.warning("plugin.not_installed", extra={"plugin": name})
-    return Plugins(
-        _load(points, Bulkhead(limit), disabled=name in disabled) for name, points in named.items()
-    )
-
-
-def _installed() -> Iterable[EntryPoint]:
-    """Return the group's entry points; a distribution that cannot be read hides no other."""
-    try:
-        found = entry_points(group=GROUP)
-        for point in found:
-            _named(point)
-        return found
-    except Exception:
-        return _one_by_one()
-
-
-def _one_by_one() -> Iterator[EntryPoint]:
-    # Slower by far, for it parses what every distribution says of itself.
-    seen: set[str] = set()
-    for distribution in distributions():
-        try:
-            if distribution.name not in seen:
-                yield from distribution.entry_points.select(group=GROUP)
-            seen.add(distribution.name)
-        except Exception as error:
-            reason = one_line(f"{type(error).__name__}: {error}")
-            log.error("distribution.unreadable", extra={"reason": reason})
-
-
-def configure(plugins: Plugins, environ: Mapping[str, str]) -> None:
-    """Give the plugins' HTTP clients their settings; then warn of what is missing.
-
-    Raises:
-        ConfigError: a variable has a value that cannot be used.
-    """
-    for plugin in plugins.active:
-        try:
-            for upstream in plugin.upstreams():
-                upstream.configure(environ)
-        except ConfigError:
-            raise
-        except Exception as error:  # its `authenticate` may choke on the key
-            _break(plugin, error)
-    for plugin in plugins.active:
-        for upstream in plugin.upstreams():
-            if upstream.missing:
-                fields = {"plugin": plugin.name, "missing": upstream.missing}
-                log.warning("provider.unconfigured", extra=fields)
-        if plugin.tears_down and not plugin.resource_ids:
-            log.warning("plugin.undeclared", extra={"plugin": plugin.name, "reason": UNDECLARED})
-
-
-def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugin:
-    distribution = ", ".join(filter(None, map(_named, points)))
-    plugin = Plugin(points[0].name, distribution, bulkhead, disabled=disabled)
-    if disabled:
-        return plugin
-    try:
-        if len(points) > 1:
-            raise BrokenPlugin("two distributions have an entry point of this name")
-        with redirect_stdout(sys.stderr):  # a command's output is its own
-            module = points[0].load()
-        plugin.impls = verify(module)
-        plugin.resource_ids = resources.declared(module)
-        plugin.module = module
-    except BaseException as error:  # a SystemExit at import must not end the service
-        _break(plugin, error)
-    return plugin
-
-
-def _named(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else ""
-
-
-def _break(plugin: Plugin, error: BaseException) -> None:
-    said = one_line(error)
-    expected = isinstance(error, BrokenPlugin)
-    plugin.problem = said if expected else f"cannot be loaded: {type(error).__name__}: {said}"
-    plugin.impls, plugin.resource_ids = defaultdict(list), ()
-    log.error("plugin.broken", extra={"plugin": plugin.name, "reason": plugin.problem})
 
 
 def checks(plugin: Plugin) -> list[Callable[..., Any]]:

@@ -18,9 +18,9 @@ from werkzeug.test import TestResponse
 from puffle_accounts import keys
 from puffle_accounts.account import Account
 from puffle_accounts.app import create_app
-from puffle_accounts.config import FILE
 from puffle_accounts.database import schema
 from puffle_accounts.database.models import MODELS, AccountRow
+from puffle_accounts.environment import FILE
 from puffle_accounts.orphans import standing
 from puffle_accounts.orphans.attempt import Retrier
 from puffle_accounts.orphans.record import NOW

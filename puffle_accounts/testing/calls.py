@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from puffle_accounts import context, resources, teardown
 from puffle_accounts.account import Account
 from puffle_accounts.bulkhead import Bulkhead
-from puffle_accounts.config import FILE
-from puffle_accounts.hooks import hookimpls, registry
+from puffle_accounts.environment import FILE
+from puffle_accounts.hooks import hookimpls, loading, registry
 from puffle_accounts.hooks.registry import Plugin, Plugins
 from puffle_accounts.resources import Resource
 from puffle_accounts.text import hide_secrets_of, one_line
@@ -146,5 +146,5 @@ def alone(plugin: Any) -> Plugins:
     fields = resources.declared(plugin)
     only = Plugins([Plugin(NAME, "", Bulkhead(CALLS), plugin, resource_ids=fields, impls=impls)])
     hide_secrets_of(os.environ)
-    registry.configure(only, os.environ)
+    loading.configure(only, os.environ)
     return only

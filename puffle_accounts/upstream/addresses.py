@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 
-from puffle_accounts import config
+from puffle_accounts import environment
 
 
 def named_in(template: str) -> list[str]:
@@ -23,7 +23,7 @@ def address(environ: Mapping[str, str], name: str, default: str) -> tuple[str, l
     Raises:
         ConfigError: a value cannot be used.
     """
-    needed = {each: config.host(environ, each) for each in named_in(default)}
-    given = config.url(environ, name)
+    needed = {each: environment.host(environ, each) for each in named_in(default)}
+    given = environment.url(environ, name)
     missing = [] if given else [each for each, value in needed.items() if not value]
     return given or ("" if missing else default.format(**needed)), missing

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from puffle_accounts import config
+from puffle_accounts import environment
 from puffle_accounts.errors import UpstreamFailed
 from puffle_accounts.upstream import addresses, bodies, lists
 from puffle_accounts.upstream.credentials import ClientCredentials, Query
@@ -92,7 +92,7 @@ class Upstream:
         Raises:
             ConfigError: a value cannot be used.
         """
-        key = config.secret(environ, self._key_variable) or ""
+        key = environment.secret(environ, self._key_variable) or ""
         base_url, missing = addresses.address(
             environ, self._base_url_variable, self._default_base_url
         )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from puffle_accounts import config
+from puffle_accounts import environment
 from puffle_accounts.transport import Clock, NoAnswer, Transport
 from puffle_accounts.upstream import addresses, bodies
 from puffle_accounts.upstream.credentials import ClientCredentials
@@ -97,7 +97,7 @@ def from_environ(
     Raises:
         ConfigError: a value cannot be used.
     """
-    client_id = config.text(environ, how.client_id_variable) or ""
+    client_id = environment.text(environ, how.client_id_variable) or ""
     url, missing = addresses.address(environ, how.token_url_variable, how.token_url)
     if missing or not client_id:
         return None, [*([] if client_id else [how.client_id_variable]), *missing]

@@ -65,8 +65,8 @@ HARMLESS = {
     *(
         f"puffle_accounts.{name}"
         for name in (
-            *("serving", "instrumented", "config", "logs", "context", "text", "disguises"),
-            *("streams", "errors", "clock"),
+            *("serving", "instrumented", "config", "environment", "logs", "context"),
+            *("text", "disguises", "streams", "errors", "clock"),
             *("account", "resources", "hooks", "hooks.hookspecs"),
         )
     ),

@@ -11,7 +11,7 @@ from support import only, plugin_of, write_distribution
 
 from puffle_accounts import TeardownFailed, hookimpl, teardown
 from puffle_accounts.errors import BrokenPlugin
-from puffle_accounts.hooks import registry
+from puffle_accounts.hooks import loading
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.testing import account
 
@@ -88,7 +88,7 @@ def install(tmp_path, monkeypatch):
 
 def load(name: str, **arguments):
     """Load what is installed; return the plugin of this name and all of them."""
-    loaded = registry.load(8, **arguments)
+    loaded = loading.load(8, **arguments)
     return next(plugin for plugin in loaded.all if plugin.name == name), loaded
 
 
@@ -100,7 +100,7 @@ def run(plugins: list, type: str = "email"):
 
 def test_the_three_providers_come_by_entry_point_like_any_other(install):
     install("third-party", GOOD)
-    found = {plugin.name: plugin.state for plugin in registry.load(8).all}
+    found = {plugin.name: plugin.state for plugin in loading.load(8).all}
     assert found == dict.fromkeys(["unipile", "instantly", "agentmail", "third-party"], "ok")
 
 
@@ -152,7 +152,7 @@ crm = Upstream(
 def test_a_client_that_chokes_on_its_settings_makes_a_broken_plugin(install, caplog):
     install("bad-one", GOOD + UPSTREAM)
     plugin, loaded = load("bad-one")
-    registry.configure(loaded, {"CRM_API_KEY": "without-a-colon"})
+    loading.configure(loaded, {"CRM_API_KEY": "without-a-colon"})
     assert_broken(plugin, loaded, "IndexError", caplog)
 
 
@@ -167,7 +167,7 @@ def test_a_distribution_that_cannot_be_read_hides_no_other(
     (tmp_path / "odd-1.0.dist-info" / "METADATA").write_text("Name: odd")
     (tmp_path / "odd-1.0.dist-info" / "entry_points.txt").write_text("[puffle_accounts]\nodd = odd")
     (tmp_path / "odd-1.0.dist-info" / file).write_bytes(content)
-    assert len(registry.load(8).all) == 4
+    assert len(loading.load(8).all) == 4
     [record] = caplog.records
     assert (record.levelname, record.message) == ("ERROR", "distribution.unreadable")
 
@@ -195,7 +195,7 @@ def test_a_disabled_plugin_is_not_even_imported(install, caplog, source):
 
 
 def test_a_disabled_name_that_nobody_has_is_warned_of(caplog):
-    registry.load(8, disabled={"unpile"})
+    loading.load(8, disabled={"unpile"})
     [record] = caplog.records
     assert (record.levelname, record.message, record.plugin) == (
         *("WARNING", "plugin.not_installed"),
@@ -417,7 +417,7 @@ slotted = Slotted()
 def test_a_plugin_may_be_an_object_instead_of_a_module(install):
     install("object-plugin", GOOD, entry=f"object-plugin = {__name__}:slotted")
     plugin, loaded = load("object-plugin")
-    registry.configure(loaded, {})
+    loading.configure(loaded, {})
     assert plugin.state == "ok"
     assert [outcome.said for outcome in run([plugin])] == ["done"]
 

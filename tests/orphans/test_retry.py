@@ -16,7 +16,7 @@ from support import only, plugin_of, wait_until
 from puffle_accounts import clock, database, hookimpl
 from puffle_accounts.database.postgres import Postgres
 from puffle_accounts.errors import DatabaseUnavailable
-from puffle_accounts.hooks import registry
+from puffle_accounts.hooks import loading
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.orphans.attempt import Retrier
 from puffle_accounts.orphans.due import MOST_ATTEMPTS
@@ -312,8 +312,8 @@ def test_the_orphans_to_try_can_be_counted_before(live):
 
 
 def test_the_orphans_of_a_broken_plugin_fail_and_stay(live):
-    point = EntryPoint("broken", "no_such_module", registry.GROUP)
-    live.service.plugins = registry.load(8, found=[point])
+    point = EntryPoint("broken", "no_such_module", loading.GROUP)
+    live.service.plugins = loading.load(8, found=[point])
     record(live, failed("broken", account()))
     assert retry(live) == {"failed": 1}
     [orphan] = live.orphans()
@@ -350,7 +350,7 @@ def test_the_orphans_of_a_disabled_or_missing_plugin_are_not_touched(live):
     leave(live)
     record(live, failed("nobody", account()))
     before = live.orphans()
-    live.service.plugins = registry.load(8, disabled={"unipile"})
+    live.service.plugins = loading.load(8, disabled={"unipile"})
     assert retry(live, parked=True) == {}
     assert live.orphans() == before
 
