@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -20,8 +19,6 @@ from puffle_accounts.text import one_line
 CANCELLING = 1.0  # seconds to tell the server that its answer is not waited for
 IDLE, LIFETIME = 60.0, 3600.0  # seconds until a connection is given back, or is too old
 POOLER_IDLE, POOLER_LIFETIME = 1.0, 3.0  # in session mode each keeps others from the server
-
-GLANCE = 0.05  # seconds until who waits for a connection looks whether none can be made
 
 READ_ONLY = (b"in_hot_standby", b"default_transaction_read_only")  # reported as they change
 
@@ -42,19 +39,6 @@ class Connection(psycopg.Connection[Any]):
     patience: float | None = float(WAIT)  # seconds for one statement
     opened = 0.0  # on the clock of `time.monotonic()`
     is_pooled = False
-
-    @classmethod
-    def connect(cls, conninfo: str = "", **params: Any) -> Connection:
-        """Connect; if that cannot be, tell the parameter `failed` when it began, and why."""
-        failed: Callable[[float, Exception], None] = params.pop("failed")
-        began = time.monotonic()
-        try:
-            conn = super().connect(conninfo, **params)
-        except psycopg.Error as error:
-            failed(began, error)
-            raise
-        conn.opened = time.monotonic()
-        return conn
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for the server, but not longer than `patience`."""
@@ -102,7 +86,7 @@ class Pool(ConnectionPool[Connection]):
         super().__init__(
             url,
             connection_class=Connection,
-            kwargs={**params, "autocommit": True, "failed": self._not_connected},
+            kwargs={**params, "autocommit": True},
             configure=self._set_up,
             min_size=0,
             max_size=CONNECTIONS,
@@ -138,10 +122,8 @@ class Pool(ConnectionPool[Connection]):
             if self._failed > max(arrived, self._served):
                 raise DatabaseUnavailable(self._reason)
             try:
-                conn = self.getconn(min(left, GLANCE))
-            except PoolTimeout:
-                continue
-            except PoolClosed:
+                conn = self.getconn(left)
+            except (PoolTimeout, PoolClosed):
                 break
             if conn.is_alive():
                 return conn
@@ -178,10 +160,25 @@ class Pool(ConnectionPool[Connection]):
             waiting=self._places.waiting + stats["requests_waiting"],
         )
 
-    def _not_connected(self, began: float, error: Exception) -> None:
-        """Let those who wait for a connection see why there is none."""
-        if self._served < began:  # else others come back, and serve them
-            self._reason, self._failed = one_line(error), time.monotonic()
+    def _connect(self, timeout: float | None = None) -> Connection:
+        """Return a new connection; if there is none, tell why to those who wait for it."""
+        began = time.monotonic()
+        try:
+            conn = super()._connect(timeout)
+        except Exception as error:
+            if self._served < began:  # else others come back, and serve them
+                self._turn_away(one_line(error))
+            raise
+        conn.opened = time.monotonic()
+        return conn
+
+    def _turn_away(self, reason: str) -> None:
+        self._reason, self._failed = reason, time.monotonic()
+        with self._lock:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        for client in waiting:
+            client.fail(DatabaseUnavailable(reason))
 
     def _set_up(self, conn: Connection) -> None:
         try:
@@ -189,10 +186,8 @@ class Pool(ConnectionPool[Connection]):
                 conn.adapters.register_loader(name, loader)
             if not conn.execute(SETTINGS, [conn.info.backend_pid]).fetchall():
                 self._share(conn)
-        except BaseException as error:
+        except BaseException:
             conn.close()
-            if isinstance(error, psycopg.Error):
-                self._not_connected(conn.opened, error)
             raise
         else:
             self.max_idle = POOLER_IDLE if conn.is_pooled else IDLE
