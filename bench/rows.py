@@ -38,7 +38,7 @@ SELECT gen_random_uuid(), plugin, account_id, user_id, CAST(json_build_object(
         'email_address', address, 'agentmail_inbox_id', address, 'instantly_account_id', address,
         'metadata', json_build_object(), 'created_at', made, 'updated_at', made
     ) AS json), plugin || ': inbox delete: 503', 1 + n % 5, made,
-    now() + CASE WHEN n / 4 % 10 < 6 THEN -n ELSE n END * interval '0.1 seconds',
+    now() + CASE WHEN n / 4 % 10 < 6 THEN -1 ELSE 1 END * (n - {first}) * interval '0.1 seconds',
     CASE n / 4 % 10 WHEN 9 THEN now() - n * interval '1 second' END, md5(n::text)
 FROM (
     SELECT n, gen_random_uuid() AS account_id, md5(n::text)::uuid AS user_id,
