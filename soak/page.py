@@ -16,10 +16,11 @@ is, and how to make one, stands in [soak/README.md](../soak/README.md).
 SOAKS = """
 ## Soaks
 
-Two gunicorns of two workers behind nginx, a PostgreSQL with a synchronous standby, two
-retriers, four providers, 32 clients; faults in the database, in processes, in clocks and at
-providers, drawn from the seed. Afterwards the books are balanced account by account. The first
-rows must be zero.
+Two gunicorns of two workers behind nginx, a PostgreSQL with a synchronous standby, reached by one
+of them through PgBouncer, two retriers, four providers, a collector of spans, 32 clients; faults
+in the database, in processes, in clocks and at providers, drawn from the seed. Afterwards the
+books are balanced account by account. The first rows must be zero. `before` and `after` are what
+services and retriers hold; a connection that nobody uses is kept for a minute.
 """
 PLANTED = """
 ## Faults planted

@@ -167,7 +167,8 @@ class World:
 
     def told_by(self, number, environ):
         """Return the command that starts what is traced; it would undo what a wrong clock needs."""
-        return (sys.executable, INSTRUMENT) if number == TRACED and "LD_PRELOAD" not in environ else ()
+        is_traced = number == TRACED and "LD_PRELOAD" not in environ
+        return (sys.executable, INSTRUMENT) if is_traced else ()
 
     def fail_over(self):
         """The standby takes over, and whoever has to be told is."""
