@@ -67,7 +67,7 @@ def test_two_connections_serve_64_clients_and_a_retrier(stack, gunicorn, pooler,
 @both_modes
 def test_a_restart_of_the_pooler_under_load_is_got_over(stack, gunicorn, pooler, mode):
     bouncer = pooler(pool_mode=mode)
-    gunicorn(DATABASE_URL=bouncer.url)
+    gunicorn("--worker-class", "gevent", DATABASE_URL=bouncer.url)
     statuses, ended = [], []
 
     def ask_on_and_on() -> None:
