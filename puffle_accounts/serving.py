@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import threading
 from importlib.util import find_spec
 from math import ceil
@@ -125,23 +124,25 @@ def _rehearse() -> None:
     the same again, in the middle of gunicorn's own lines. What the master has imported already
     is there after a fork: half of what a new interpreter would have to do.
     """
-    with tempfile.TemporaryFile("w+") as said:
-        child = os.fork()
-        if not child:
-            os._exit(_load_application(said.fileno()))
-        _, status = os.waitpid(child, 0)
-        if os.waitstatus_to_exitcode(status) == APP_LOAD_ERROR:
-            said.seek(0)
-            sys.stderr.write(said.read())
-            sys.exit(APP_LOAD_ERROR)
+    outside, inside = os.pipe()
+    child = os.fork()
+    if not child:
+        os._exit(_load_application(inside))
+    os.close(inside)
+    with open(outside, errors="backslashreplace") as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) == APP_LOAD_ERROR:
+        sys.stderr.write(said)
+        sys.exit(APP_LOAD_ERROR)
 
 
 def _load_application(errors: int) -> int:
     """Return the exit status of a worker that loads it, and write to a file what that says."""
-    os.dup2(errors, 2)
-    logging.disable()
-    instrumented.never()
     try:
+        os.dup2(errors, 2)
+        logging.disable()
+        instrumented.never()
         importlib.import_module("puffle_accounts.wsgi")
     except SystemExit as refused:
         sys.stderr.flush()

@@ -110,9 +110,18 @@ def databases(postgres) -> Databases:
 
 
 @pytest.fixture
+def unmigrated() -> None:
+    """For a test whose database has none of the service's tables before `stack` makes them."""
+
+
+def _has_tables(request: pytest.FixtureRequest) -> bool:
+    return "stack" in request.fixturenames and "unmigrated" not in request.fixturenames
+
+
+@pytest.fixture
 def postgres_url(request, databases) -> str:
     """A PostgreSQL database of the test's own; with the tables if it asks for `stack`."""
-    made = databases.migrated() if "stack" in request.fixturenames else databases.empty()
+    made = databases.migrated() if _has_tables(request) else databases.empty()
     with made as url:
         yield url
 
@@ -125,7 +134,7 @@ def migrated_file(tmp_path_factory) -> Path:
 @pytest.fixture
 def sqlite_url(request, tmp_path) -> str:
     """An SQLite database of the test's own; with the tables if it asks for `stack`."""
-    if "stack" in request.fixturenames:
+    if _has_tables(request):
         return copied(request.getfixturevalue("migrated_file"), tmp_path / "test.db")
     return f"sqlite:///{tmp_path / 'test.db'}"
 
