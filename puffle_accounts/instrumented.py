@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 
 LOADER = "opentelemetry.instrumentation.auto_instrumentation"
 TO_DO = "_PUFFLE_ACCOUNTS_INSTRUMENT"  # in the environment of a master that has begun anew
@@ -32,9 +31,9 @@ def in_worker() -> None:
         initialize()
 
 
-def without(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which nothing is instrumented."""
-    return {name: value for name, value in environ.items() if name != TO_DO}
+def never() -> None:
+    """Instrument nothing in this process."""
+    os.environ.pop(TO_DO, None)
 
 
 def _without(folder: str) -> str:

@@ -8,10 +8,10 @@ For the same reason there is no preload. Every name here that gunicorn knows is 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 from importlib.util import find_spec
@@ -30,7 +30,6 @@ from puffle_accounts.text import hide_secrets_of
 APP_LOAD_ERROR = 4  # the exit status by which gunicorn says that the application cannot be loaded
 HIGHEST_PORT = 65535
 ONE_AT_A_TIME = "while it waits for a provider, a worker answers nobody else; use gevent or threads"
-REHEARSAL = "import logging; logging.disable(); import puffle_accounts.wsgi"
 
 
 class Logger(GunicornLogger):
@@ -143,18 +142,35 @@ def _rehearse() -> None:
     """Load the application in a process of its own, to end with one line if it refuses to start.
 
     Plugins read their own variables, and the master must not import them; each worker would say
-    the same again, in the middle of gunicorn's own lines.
+    the same again, in the middle of gunicorn's own lines. What the master has imported already
+    is there after a fork: half of what a new interpreter would have to do.
     """
-    ended = subprocess.run(
-        (sys.executable, "-c", REHEARSAL),
-        env=instrumented.without(os.environ),
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if ended.returncode == APP_LOAD_ERROR:
-        sys.stderr.write(ended.stderr)
+    outside, inside = os.pipe()
+    child = os.fork()
+    if not child:
+        os._exit(_load_application(inside))
+    os.close(inside)
+    with open(outside, errors="backslashreplace") as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) == APP_LOAD_ERROR:
+        sys.stderr.write(said)
         sys.exit(APP_LOAD_ERROR)
+
+
+def _load_application(errors: int) -> int:
+    """Return the exit status of a worker that loads it, and write to a file what that says."""
+    try:
+        os.dup2(errors, 2)
+        logging.disable()
+        instrumented.never()
+        importlib.import_module("puffle_accounts.wsgi")
+    except SystemExit as refused:
+        sys.stderr.flush()
+        return APP_LOAD_ERROR if refused.code == APP_LOAD_ERROR else 1
+    except BaseException:  # the worker will say it
+        return 1
+    return 0
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -1,11 +1,13 @@
 """The processes of the product, services and retriers, which can be ended and started again."""
 
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 from support import ROOT, Gunicorn
@@ -90,8 +92,8 @@ class Service(Unit):
     def workers(self):
         """Return the workers; none as long as the master is not ready for signals."""
         with suppress(psutil.NoSuchProcess):
-            children = psutil.Process(self.process.pid).children()
-            return [each for each in children if _is_gunicorn(each)]
+            master = psutil.Process(self.process.pid)
+            return master.children() if _catches(master, signal.SIGHUP) else []
         return []
 
     def end(self, number=signal.SIGTERM):
@@ -130,10 +132,12 @@ class Retrier(Unit):
             )
 
 
-def _is_gunicorn(process):
-    """Whether it is a worker: a master that starts has a rehearsal for its child."""
-    with suppress(psutil.NoSuchProcess):
-        return "gunicorn" in process.cmdline()
+def _catches(process, number):
+    """Whether a process has set up what it does upon a signal."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        [caught] = re.findall(r"^SigCgt:\s*([0-9a-f]+)", status, re.MULTILINE)
+        return bool(int(caught, 16) >> (number - 1) & 1)
     return False
 
 

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import sys
 import threading
 from importlib.metadata import entry_points
+from itertools import groupby
 from pathlib import Path
 
-import psycopg
 import pytest
+from databases import Databases, copied, migrated_sqlite
 from postgresql import postgres_server
 from support import Gunicorn, Stack
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -20,7 +20,6 @@ from puffle_accounts.app import create_app
 from puffle_accounts.demo.sandbox import Sandbox
 from puffle_accounts.hooks.hookspecs import GROUP
 
-numbers = itertools.count()
 OF_THE_SERVICE = ("DATABASE_URL", "PUFFLE_", "UNIPILE_", "INSTANTLY_", "AGENTMAIL_", "OTEL_")
 PROCESSES = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
 
@@ -46,6 +45,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = {item for item in items if _needs_a_server(item) or _is_slow(item)}
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+    elif hasattr(config, "workerinput"):
+        items[:] = _dealt(items, config.workerinput["workercount"])
+
+
+def _dealt(items: list[pytest.Item], hands: int) -> list[pytest.Item]:
+    """Let each worker begin with files that start processes, so that none of these ends alone.
+
+    Each is given as many items, one after the other, and takes from others when it has done them.
+    """
+    by_file = [list(of_one) for _, of_one in groupby(items, key=lambda item: item.path)]
+    long = [of_one for of_one in by_file if any(map(_starts_processes, of_one))]
+    short = [item for of_one in by_file if of_one not in long for item in of_one]
+    dealt = []
+    for hand in range(hands):
+        dealt += [item for of_one in long[hand::hands] for item in of_one]
+        more = max(0, len(items) * (hand + 1) // hands - len(dealt))
+        dealt, short = dealt + short[:more], short[more:]
+    return dealt + short
+
+
+def _starts_processes(item: pytest.Item) -> bool:
+    own = {"gunicorn", "demo", "cluster", "pooler", "postgres_of_its_own"}
+    return "deployed" in item.path.parts or not own.isdisjoint(item.fixturenames)
 
 
 def _needs_a_server(item: pytest.Item) -> bool:
@@ -82,20 +104,38 @@ def postgres() -> str:
         yield server.get_uri()
 
 
-@pytest.fixture
-def postgres_url(postgres) -> str:
-    """A PostgreSQL database of the test's own."""
-    name = f"t{next(numbers)}"
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")  # half the time of a log
-    yield postgres.replace("/postgres?", f"/{name}?")
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+@pytest.fixture(scope="session")
+def databases(postgres) -> Databases:
+    return Databases(postgres)
 
 
 @pytest.fixture
-def sqlite_url(tmp_path) -> str:
-    """An SQLite database of the test's own."""
+def unmigrated() -> None:
+    """For a test whose database has none of the service's tables before `stack` makes them."""
+
+
+def _has_tables(request: pytest.FixtureRequest) -> bool:
+    return "stack" in request.fixturenames and "unmigrated" not in request.fixturenames
+
+
+@pytest.fixture
+def postgres_url(request, databases) -> str:
+    """A PostgreSQL database of the test's own; with the tables if it asks for `stack`."""
+    made = databases.migrated() if _has_tables(request) else databases.empty()
+    with made as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory) -> Path:
+    return migrated_sqlite(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture
+def sqlite_url(request, tmp_path) -> str:
+    """An SQLite database of the test's own; with the tables if it asks for `stack`."""
+    if _has_tables(request):
+        return copied(request.getfixturevalue("migrated_file"), tmp_path / "test.db")
     return f"sqlite:///{tmp_path / 'test.db'}"
 
 
@@ -151,10 +191,15 @@ def live(stack):
 
 @pytest.fixture
 def gunicorn(stack, tmp_path):
-    """Start a real gunicorn in front of the stack: `gunicorn("--worker-class", "gthread")`."""
+    """Start a real gunicorn in front of the stack: `gunicorn("--workers", "2")`.
+
+    Under gthread, a third of the work, unless it is told otherwise.
+    """
     started = []
 
     def start(*arguments: str, **environ: str) -> Gunicorn:
+        if "--worker-class" not in arguments:
+            arguments = ("--worker-class", "gthread", *arguments)
         log = tmp_path / f"gunicorn-{len(started)}.log"
         started.append(Gunicorn(stack, log, *arguments, **environ))
         return started[-1].wait_until_ready()

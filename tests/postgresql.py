@@ -30,6 +30,9 @@ class Programs:
         self._home = _found()
         self.as_whom: dict[str, object] = {}
         if os.geteuid() == 0:
+            self.as_whom = {"user": UNPRIVILEGED, "extra_groups": []}
+            if not self._can_be_run():
+                self._copy()
             self._give_to_unprivileged()
 
     def path(self, program: str) -> Path:
@@ -52,8 +55,16 @@ class Programs:
             if ended.returncode:
                 raise RuntimeError(f"{program} in {self._folder} failed: {output.read()}")
 
-    def _give_to_unprivileged(self) -> None:
-        # With the programs: those of the virtual environment may be in a folder that is root's.
+    def _can_be_run(self) -> bool:
+        """Whether it may: those of the virtual environment may be in a folder that is root's."""
+        try:
+            asked = [self.path("postgres"), "--version"]
+            subprocess.run(asked, check=True, capture_output=True, cwd="/", **self.as_whom)
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return True
+
+    def _copy(self) -> None:
         package, copy = self._home.parent, self._folder / PACKAGE
         unused = shutil.ignore_patterns("include", "*.a")
         shutil.copytree(self._home, copy / self._home.name, symlinks=True, ignore=unused)
@@ -61,7 +72,8 @@ class Programs:
         if (package.parent / libraries).exists():
             shutil.copytree(package.parent / libraries, self._folder / libraries)
         self._home = copy / self._home.name
-        self.as_whom = {"user": UNPRIVILEGED, "extra_groups": []}
+
+    def _give_to_unprivileged(self) -> None:
         owner = pwd.getpwnam(UNPRIVILEGED)
         for path in (self._folder, *self._folder.rglob("*")):
             os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)

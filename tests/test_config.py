@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import pytest
 from gunicorn import config as gunicorn_config
-from support import ROOT, only, run, wait_until
+from support import ROOT, only, run, run_forked, wait_until
 
 from puffle_accounts import database, text
 from puffle_accounts.app import create_app
@@ -186,7 +186,10 @@ def test_a_folder_that_may_not_be_written_stops_the_start(tmp_path, monkeypatch)
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "no-such-host.invalid"])
 @only("sqlite")
 def test_a_database_that_may_come_later_is_said_once_and_stops_nothing(stack, gunicorn, host):
-    server = gunicorn("--workers", "2", DATABASE_URL=f"postgresql://u:hunter2@{host}/db")
+    server = gunicorn(
+        *("--worker-class", "gevent", "--workers", "2"),
+        DATABASE_URL=f"postgresql://u:hunter2@{host}/db",
+    )
     said = wait_until(
         lambda: [line for line in server.lines() if line["event"] == "database.unavailable"]
     )
@@ -217,7 +220,7 @@ DOORS = {
     ],
 )
 def test_every_start_ends_with_exactly_one_line_about_an_unusable_value(door, variable, value):
-    ended = run(*DOORS[door], **{variable: value})
+    ended = run_forked(*DOORS[door], **{variable: value})
     assert ended.returncode == 4
     [line] = (ended.stdout + ended.stderr).splitlines()
     assert variable in line

@@ -389,7 +389,7 @@ def test_forgotten_keys_are_deleted_by_and_by_and_remembered_ones_stay(live):
 
 @only("postgresql")
 def test_fifty_at_once_through_two_servers_do_the_work_once(stack, gunicorn):
-    urls = [gunicorn().url, gunicorn().url]
+    urls = [gunicorn("--worker-class", worker).url for worker in ("gevent", "gthread")]
     account = stack.add_linkedin()
     headers = {"Authorization": f"Bearer {stack.key}", "Idempotency-Key": "k"}
     barrier = threading.Barrier(50)

@@ -108,7 +108,7 @@ class Theirs:
 
 
 @pytest.fixture(params=[WIDE, NARROW], ids=["wide", "narrow"])
-def theirs(request, postgres_url, monkeypatch):
+def theirs(request, unmigrated, postgres_url, monkeypatch):
     if request.param is NARROW:
         monkeypatch.setenv("PGTZ", "Asia/Tokyo")  # of whoever starts the service
     theirs = Theirs(postgres_url, request.param)

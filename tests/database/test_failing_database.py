@@ -342,7 +342,7 @@ def test_a_change_whose_answer_is_lost_is_made_sure_of(stack, gunicorn, statemen
     stack.sandbox.behave("unipile", mode)
     account = stack.add_linkedin()
     with losing(stack.environ["DATABASE_URL"], statement) as (url, lost):
-        gunicorn(DATABASE_URL=url)
+        gunicorn("--worker-class", "gevent", DATABASE_URL=url)
         assert stack.delete(account, **headers).status_code == 200
         assert lost.is_set()
     assert stack.row(account)["status"] == "disconnected"

@@ -91,7 +91,7 @@ def test_two_upgrades_at_once_adopt_a_table_through_a_pooler(database_url, mode)
 @both_modes
 def test_a_restart_of_the_pooler_under_load_is_got_over(stack, gunicorn, pooler, mode):
     bouncer = pooler(pool_mode=mode)
-    gunicorn(DATABASE_URL=bouncer.url)
+    gunicorn("--worker-class", "gevent", DATABASE_URL=bouncer.url)
     statuses, ended = [], []
 
     def ask_on_and_on() -> None:

@@ -308,6 +308,6 @@ def test_the_tables_of_another_schema_are_left_alone(postgres_url):
     assert tables(postgres_url) == {"orphans"}
 
 
-def test_a_migration_is_dated_by_the_moment_it_was_applied(stack):
+def test_a_migration_is_dated_by_the_moment_it_was_applied(unmigrated, stack):
     for _, applied in schema.status(stack.database):
         assert abs((clock.now().astimezone().replace(tzinfo=None) - applied).total_seconds()) < 60

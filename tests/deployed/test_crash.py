@@ -27,12 +27,15 @@ def test_kill_9_at_random_instants_of_200_deletes_loses_nothing(stack, gunicorn,
     random.shuffle(made)
     lost: set[tuple[str, str]] = set()
     interrupted, unanswered = 0, made
+    worker = "gevent" if stack.database_url.startswith("postgresql") else "gthread"
     with (
         _again_and_again(lambda: _change_the_mood(stack.sandbox)),
         _again_and_again(lambda: lost.update(_lost(stack, named))),
     ):
         for kills in [*[True] * KILLS, False]:
-            server = gunicorn("--workers", "2", PUFFLE_TEARDOWN_TIMEOUT="0.4")
+            server = gunicorn(
+                "--workers", "2", "--worker-class", worker, PUFFLE_TEARDOWN_TIMEOUT="0.4"
+            )
             heard_of = _kill_at_random(server, len(unanswered)) if kills else _ignore
             with ThreadPoolExecutor(AT_ONCE) as clients:
                 answers = list(clients.map(partial(_delete, stack, heard_of), unanswered))

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
-from support import only, run, wait_until, write_distribution
+from support import Gunicorn, only, run, wait_until, write_distribution
 
 on_one_database = only("sqlite")
 both_workers = pytest.mark.parametrize("worker", ["gevent", "gthread"])
@@ -40,8 +40,10 @@ def test_accounts_of_every_kind_are_taken_apart(stack, gunicorn, worker):
 
 
 @on_one_database
-def test_gevent_is_what_serves_where_it_is_installed(stack, gunicorn):
-    assert "Using worker: gevent" in [line["event"] for line in gunicorn().lines()]
+def test_gevent_is_what_serves_where_it_is_installed(stack, tmp_path):
+    server = Gunicorn(stack, tmp_path / "gunicorn.log").wait_until_ready()
+    server.kill()
+    assert "Using worker: gevent" in [line["event"] for line in server.lines()]
 
 
 @pytest.mark.parametrize(
@@ -131,13 +133,19 @@ def test_under_gthread_a_hung_provider_holds_no_more_than(stack, gunicorn, calls
 def test_nothing_is_put_into_the_home_directory(stack, gunicorn, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
-    gunicorn(HOME=str(home), XDG_RUNTIME_DIR=str(home), XDG_CONFIG_HOME=str(home))
+    gunicorn(
+        "--worker-class",
+        "gevent",
+        HOME=str(home),
+        XDG_RUNTIME_DIR=str(home),
+        XDG_CONFIG_HOME=str(home),
+    )
     assert list(home.iterdir()) == []
 
 
 @on_one_database
 def test_no_header_of_a_peer_changes_the_route(stack, gunicorn):
-    gunicorn()
+    gunicorn("--worker-class", "gevent")
     account = stack.add_email()
     answer = stack.delete(account, SCRIPT_NAME="/foo", X_Forwarded_Proto="https")
     assert (answer.status_code, stack.row(account)) == (200, None)

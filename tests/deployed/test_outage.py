@@ -62,7 +62,11 @@ def test_a_restart_under_load_costs_no_more_than_what_was_in_flight(
 @only("sqlite")
 def test_a_database_that_is_silent_is_a_503_for_all_at_once(stack, gunicorn):
     with socket.create_server(("127.0.0.1", 0), backlog=512) as silent:
-        gunicorn(DATABASE_URL=f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db")
+        gunicorn(
+            "--worker-class",
+            "gevent",
+            DATABASE_URL=f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db",
+        )
         began = time.monotonic()
         with ThreadPoolExecutor(30) as pool:
             answers = list(pool.map(stack.delete, [UNKNOWN] * 30))

@@ -66,7 +66,7 @@ HARMLESS = {
         f"puffle_accounts.{name}"
         for name in (
             *("serving", "instrumented", "config", "environment", "logs", "context"),
-            *("text", "disguises", "streams", "errors", "clock"),
+            *("text", "disguises", "streams", "errors", "clock", "scarcity"),
             *("account", "resources", "hooks", "hooks.hookspecs"),
         )
     ),

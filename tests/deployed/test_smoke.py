@@ -7,7 +7,7 @@ def test_a_connected_linkedin_account_is_revoked_and_kept(live):
 
 
 def test_an_email_account_is_taken_apart_through_gunicorn(stack, gunicorn):
-    gunicorn()
+    gunicorn("--worker-class", "gevent")
     account = stack.add_email()
     assert stack.delete(account).headers["Teardown-Status"] == "complete"
     assert stack.row(account) is None
