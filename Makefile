@@ -21,8 +21,9 @@ test: $(READY)
 # Without the tool for the published interface: to import it takes longer than most of these tests.
 QUICK := --quick -p no:schemathesis --ignore tests/api/test_openapi.py
 
+# Nothing here waits, and each process imports and collects it all: no more of them than cores.
 quick: $(READY)
-	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(QUICK) $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(QUICK) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
