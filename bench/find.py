@@ -15,18 +15,28 @@ HELD = (1_000, 100_000)  # inboxes, all of them named by an account
 
 
 class Inboxes(BaseHTTPRequestHandler):
-    """AgentMail's list of inboxes; the cursor is the number of the next one."""
+    """AgentMail's list of inboxes, whose cursor is the number of the next one; all else is done."""
 
     protocol_version = "HTTP/1.1"
-    held = 0
+    wbufsize = -1  # an answer in one piece: its second one would wait for the client's word
+    numbers = range(0)  # of the inboxes that are held
 
     def do_GET(self):
         asked = parse_qs(urlsplit(self.path).query)
-        first, limit = int(asked.get("page_token", ["0"])[0]), int(asked["limit"][0])
-        until = min(first + limit, self.held)
-        inboxes = [{"inbox_id": f"a{number}@bench.example"} for number in range(first, until)]
-        following = str(until) if until < self.held else None
-        body = json.dumps({"inboxes": inboxes, "next_page_token": following}).encode()
+        begin, limit = int(asked.get("page_token", ["0"])[0]), int(asked["limit"][0])
+        until = begin + limit
+        asked_for = self.numbers[begin:until]
+        inboxes = [{"inbox_id": f"a{number}@bench.example"} for number in asked_for]
+        following = str(until) if until < len(self.numbers) else None
+        self.answer(json.dumps({"inboxes": inboxes, "next_page_token": following}).encode())
+
+    def do_DELETE(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.answer(b"{}")
+
+    do_POST = do_DELETE
+
+    def answer(self, body):
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -43,7 +53,7 @@ def main():
         server = ThreadingHTTPServer(("127.0.0.1", 0), Inboxes)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for held in HELD:
-            Inboxes.held = held
+            Inboxes.numbers = range(held)
             seconds, used, status = find(database, server.server_port)
             print(
                 f"{held} inboxes: {seconds:.1f} s, {used.ru_utime + used.ru_stime:.1f} CPU s,"

@@ -33,7 +33,11 @@ HOLDER = (
 )
 FINISH = "UPDATE idempotency_keys SET finished_at = clock(?), teardown_status = ? WHERE token = ?"
 FREE = "DELETE FROM idempotency_keys WHERE token = ? AND finished_at IS NULL"
-SWEEP = "DELETE FROM idempotency_keys WHERE leased_until <= clock(?) OR leased_until > clock(?)"
+SWEPT = 1000  # keys at once: no claim has to wait for a statement about very many of them
+SWEEP = """
+DELETE FROM idempotency_keys WHERE token IN (
+    SELECT token FROM idempotency_keys WHERE leased_until {} clock(?)
+    ORDER BY leased_until LIMIT ?)"""
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +142,14 @@ class IdempotencyKeys:
 
     def sweep(self) -> None:
         """Delete the keys that are no longer remembered."""
-        with self.database.autocommitting():
-            self.database.sql(SWEEP, -REMEMBERED - self.lease, REMEMBERED + leases.LONGEST)
+        self._sweep(SWEEP.format("<="), -REMEMBERED - self.lease)
+        self._sweep(SWEEP.format(">"), REMEMBERED + leases.LONGEST)
+
+    def _sweep(self, statement: str, distance: timedelta) -> None:
+        swept = SWEPT
+        while swept == SWEPT:
+            with self.database.autocommitting():
+                swept = self.database.sql(statement, distance, SWEPT).rowcount
 
 
 class Sweeper:

@@ -160,7 +160,7 @@ class _Ending:
         if self._service.plugins.metadata_fields:
             found = self._read(to_change=True)
             if found is None or not self._is_same(found.account):
-                return found
+                return found or self._read()  # a policy may hide a row from those who lock it
         soft = _is_soft(account)
         change = snapshots.disconnect_unchanged if soft else snapshots.delete_unchanged
         return None if change(database, account) else self._read()

@@ -15,7 +15,7 @@ from support import assert_problem, only, wait_until
 from urllib3 import Retry
 from wire import Wire
 
-from puffle_accounts import clock, keys
+from puffle_accounts import clock, idempotency, keys
 
 HOUR = timedelta(hours=1)
 LONG_AGO = clock.stamp(clock.now() - timedelta(days=1000))
@@ -486,3 +486,30 @@ def test_a_machine_that_has_no_thread_left_for_the_sweep_still_serves(live, monk
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert live.delete(live.add_linkedin(), Idempotency_Key="k").status_code == 200
+
+
+def test_very_many_keys_are_swept_a_few_at_a_time_and_none_that_is_remembered(stack, monkeypatch):
+    """One statement about all of them would be given up, each hour anew."""
+    monkeypatch.setattr(idempotency, "SWEPT", 3)
+    fresh = idempotency.IdempotencyKeys(stack.database, HOUR)
+    fresh.claim(stack.user_id, "fresh", str(uuid.uuid4()))
+    far = clock.stamp(clock.now() + timedelta(days=1000))
+    with stack.database.writing():
+        for moment in [LONG_AGO] * 7 + [far] * 4:
+            stack.database.sql(
+                "INSERT INTO idempotency_keys (user_id, key, account_id, token, leased_until)"
+                " VALUES (?, ?, ?, ?, ?)",
+                *(stack.user_id, uuid.uuid4().hex, stack.user_id, uuid.uuid4().hex, moment),
+            )
+    swept, sql = [], stack.database.sql
+
+    def spied(statement, *params):
+        cursor = sql(statement, *params)
+        swept.append(cursor.rowcount)
+        return cursor
+
+    monkeypatch.setattr(stack.database, "sql", spied)
+    fresh.sweep()
+    assert swept == [3, 3, 1, 3, 1]
+    monkeypatch.undo()
+    assert [row["key"] for row in stored_keys(stack)] == ["fresh"]

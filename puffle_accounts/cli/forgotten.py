@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import click
@@ -48,12 +49,15 @@ def find(only: str | None, hours: float, missing: bool, as_json: bool) -> None:
         raise click.UsageError(f"--older-than must be a number of hours up to {MOST_HOURS}")
     service = current_service()
     before = service.ledger.now() - timedelta(hours=hours)
-    searches = [Search(service.database, p, before) for p in _searchable(service.plugins, only)]
+    plugins = _searchable(service.plugins, only)
+    searches = [Search(service.database, plugin, before, missing) for plugin in plugins]
     asked = [search for search in searches if _ask(search)]
-    found = [row for search in searches for row in _forgotten_rows(search)]
-    if missing:  # of a list that was read in part, nearly all accounts would seem to be
-        found += [row for search in asked for row in _missing_rows(search)]
-    _show(found, as_json)
+    # Of a list that was read in part, nearly all accounts would seem to be missing.
+    rows = chain(
+        (row for search in searches for row in _forgotten_rows(search)),
+        (row for search in asked if missing for row in _missing_rows(search)),
+    )
+    found = json_array(rows) if as_json else _show(list(rows))
     sys.exit(NOT_ASKED if len(asked) < len(searches) else FOUND if found else 0)
 
 
@@ -107,10 +111,8 @@ def _missing_rows(search: Search) -> Iterator[dict[str, Any]]:
         }
 
 
-def _show(found: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        json_array(iter(found))
-        return
+def _show(found: list[dict[str, Any]]) -> bool:
+    """Print what was found; return whether anything was."""
     held = [row for row in found if "missing" not in row]
     lost = [row for row in found if "missing" in row]
     if held:
@@ -120,6 +122,7 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
         echo()
         rows = ((row["plugin"], row["account_id"], one_line(row["resource_id"])) for row in lost)
         table(("PLUGIN", "ACCOUNT", "RESOURCE THAT ITS PROVIDER DOES NOT KNOW"), rows, whole=True)
+    return bool(found)
 
 
 def _held_row(row: dict[str, Any]) -> tuple[str, ...]:

@@ -81,10 +81,11 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def json_array(items: Iterator[dict[str, Any]]) -> None:
-    """Print a JSON array one item a line, without holding all items."""
+def json_array(items: Iterator[dict[str, Any]]) -> bool:
+    """Print a JSON array one item a line, without holding all; return whether there was one."""
     separator = "["
     for item in items:
         echo(separator + json.dumps(item, default=datetime.isoformat))
         separator = ","
     echo("]" if separator == "," else "[]")
+    return separator == ","

@@ -35,18 +35,24 @@ class Missing:
 class Search:
     """Compares what one provider holds with what accounts and orphans name.
 
-    What is kept grows with what is found and with the orphans, not with what the provider holds.
+    What is kept grows with what is found and with the orphans; with what the provider holds only
+    if accounts are to be found that it does not know.
 
     Args:
         before: what was made later may belong to an account that is being connected right now.
+        both: keep what `missing` needs.
     """
 
-    def __init__(self, database: Database, plugin: Plugin, before: datetime) -> None:
+    def __init__(
+        self, database: Database, plugin: Plugin, before: datetime, both: bool = True
+    ) -> None:
         self._database = database
         self.plugin = plugin
         self._before = before
-        self._orphaned = set(_named_by_orphans(database, plugin))
-        self._known: set[int] = set()  # hashes: the ids themselves would take ten times as much
+        self._both = both
+        # Hashes: the ids themselves would take several times as much.
+        self._orphaned = set(map(hash, _named_by_orphans(database, plugin)))
+        self._known: set[int] = set()
         self.forgotten: dict[str, Resource] = {}
 
     def compare(self, held: Iterable[Resource]) -> None:
@@ -61,8 +67,9 @@ class Search:
 
     def _look(self, batch: list[Resource]) -> None:
         by_value = {resources.comparable(resource.id): resource for resource in batch}
-        self._known.update(map(hash, by_value))
-        candidates = {value for value in by_value if value and value not in self._orphaned}
+        if self._both:
+            self._known.update(map(hash, by_value))
+        candidates = {value for value in by_value if value and hash(value) not in self._orphaned}
         with self._database.reading():
             used = live.named(self._database, self.plugin, candidates)
         for value in candidates - used:
@@ -101,11 +108,11 @@ def adopt(database: Database, plugin: Plugin, ids: Iterable[str], reason: str) -
     """
     accounts = {each: _account_of(plugin, each) for each in ids}
     values = {each: resources.comparable(each) or "" for each in accounts}
+    known = set(values.values()).intersection(_named_by_orphans(database, plugin))
     with database.writing():
         used = live.named(database, plugin, set(values.values()))
         if used:
             raise ResourceInUse(", ".join(each for each, value in values.items() if value in used))
-        known = set(_named_by_orphans(database, plugin))
         new = [each for each, value in values.items() if value not in known]
         for each in new:
             record.adopt(database, plugin, accounts[each], reason)

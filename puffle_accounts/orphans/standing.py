@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 from puffle_accounts import clock
 from puffle_accounts.account import frozen
 from puffle_accounts.database import Database
+from puffle_accounts.database.postgres import Postgres
 from puffle_accounts.orphans.due import WAITING
 
 OLD = timedelta(days=90)  # parked and older, it is somebody's data that nobody looks after
@@ -27,6 +30,10 @@ COLUMNS = (
 SELECTED = ", ".join(COLUMNS).replace(" account,", " CAST(account AS TEXT),")
 CREATED = COLUMNS.index("created_at")
 TIMES = COLUMNS[CREATED : CREATED + 4]
+
+NIL, MAX = (str(uuid.UUID(int=number)) for number in (0, 2**128 - 1))
+UUID = re.compile("-".join(f"[0-9a-f]{{{length}}}" for length in (8, 4, 4, 4, 12)))
+BEGINNING = "substr(CAST(id AS TEXT), 1, ?) = ?"
 
 COUNTS = """
 SELECT count(*), count(parked_at), count(CASE WHEN parked_at IS NOT NULL
@@ -108,13 +115,16 @@ def plugins(database: Database) -> set[str]:
 
 def find(database: Database, start: str) -> list[Any]:
     """Return up to two ids that begin with `start`; nothing begins with nothing."""
-    length = max(len(start), 1)
+    start = start.lower()
+    which: str = BEGINNING
+    params: tuple[Any, ...] = (max(len(start), 1), start)
+    if isinstance(database, Postgres):  # whose ids are UUIDs, so that an index can be used
+        lowest, highest = (start + each[len(start) :] for each in (NIL, MAX))
+        if not start or not UUID.fullmatch(lowest):
+            return []
+        which, params = "id BETWEEN ? AND ?", (lowest, highest)
     with database.reading():
-        rows = database.sql(
-            "SELECT id FROM orphans WHERE substr(CAST(id AS TEXT), 1, ?) = ? LIMIT 2",
-            length,
-            start.lower(),
-        ).fetchall()
+        rows = database.sql(f"SELECT id FROM orphans WHERE {which} LIMIT 2", *params).fetchall()
     return [found for (found,) in rows]
 
 

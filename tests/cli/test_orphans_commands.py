@@ -18,6 +18,7 @@ from orphanage import called_for, failed, leave, let_pass, record
 from support import only, wait_until, write_distribution
 
 from puffle_accounts import Account, clock
+from puffle_accounts.orphans import standing
 from puffle_accounts.testing import account
 
 WIDTH = 100
@@ -432,6 +433,21 @@ def test_an_unknown_id_is_refused_and_nothing_is_dropped(live, command, unknown)
     run = command("orphans", "drop", "--reason", "x", "--", known["id"], unknown)
     assert_refused(run, unknown)
     assert live.orphans() == [known]
+
+
+@only("postgresql")
+def test_the_beginning_of_an_id_is_looked_up_by_an_index(live, monkeypatch):
+    leave(live, 2)
+    [orphan, _] = live.orphans()
+    asked, sql = [], live.database.sql
+    monkeypatch.setattr(live.database, "sql", lambda *words: (asked.append(words), sql(*words))[1])
+    assert [str(key) for key in standing.find(live.database, orphan["id"][:9])] == [orphan["id"]]
+    monkeypatch.undo()
+    with live.database.writing():
+        live.database.sql("SET LOCAL enable_seqscan = off")  # in a table so small it would
+        statement, *params = asked[0]
+        plan = live.database.sql(f"EXPLAIN {statement}", *params).fetchall()
+    assert "orphans_pkey" in str(plan)
 
 
 @only("sqlite")

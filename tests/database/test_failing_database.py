@@ -279,6 +279,21 @@ def test_a_file_that_is_replaced_under_the_service_is_noticed(live, tmp_path):
     assert_unavailable(live.delete(account))
 
 
+@only("sqlite")
+def test_a_backup_that_sqlite_itself_writes_into_the_file_is_noticed(live, tmp_path):
+    """As `.restore` does. Who overwrites the file by other means destroys it: nobody is told."""
+    account = live.add_linkedin(status="disconnected")
+    path, backup = Path(live.database.database), tmp_path / "backup.db"
+    with closing(sqlite3.connect(path)) as running, closing(sqlite3.connect(backup)) as copy:
+        running.backup(copy)
+        assert live.delete(account).status_code == 200
+        copy.backup(running)
+    assert live.delete(account).status_code == 200, "it is there again"
+    assert live.row(account) is None
+    with closing(sqlite3.connect(path)) as fresh:
+        assert fresh.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
 # PostgreSQL's own
 
 

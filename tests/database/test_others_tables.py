@@ -93,7 +93,7 @@ def insert(url: str, table: str = "accounts", **columns: str) -> str:
 class Provider:
     """A plugin that holds what the four ids name, and is told who was torn down."""
 
-    def __init__(self) -> None:
+    def __init__(self, *fields: str) -> None:
         self.seen: list[str] = []
 
         @hookimpl
@@ -101,7 +101,9 @@ class Provider:
             self.seen.append(account.id)
             return "done"
 
-        self.plugin = plugin_of("crm", RESOURCE_IDS=ID_COLUMNS, teardown_account=teardown_account)
+        self.plugin = plugin_of(
+            "crm", RESOURCE_IDS=fields or ID_COLUMNS, teardown_account=teardown_account
+        )
 
 
 def end(url: str, account_id: str, provider: Provider | None = None) -> list[str]:
@@ -459,6 +461,45 @@ def test_a_policy_that_allows_is_no_obstacle_and_one_that_is_missing_is_named(ro
     assert end(service, inbox) == [inbox]
 
 
+SESSION = {"type": "linkedin", "provider_account_id": "s-1"}
+WITHOUT_KEYS = "a plugin that compares columns"
+WITH_KEYS = "a plugin that compares a key of the metadata, for which the row is locked"
+MISSING = "its policy for UPDATE is missing"
+FORBIDDING = "its policy for UPDATE forbids the status"
+
+
+@pytest.mark.parametrize("policy", [MISSING, FORBIDDING])
+@pytest.mark.parametrize("compared", [WITHOUT_KEYS, WITH_KEYS])
+def test_a_session_whose_row_may_not_be_updated_is_a_failed_delete(
+    role, postgres_url, policy, compared
+):
+    """Of a role that may do everything else; `check` names what is missing where it can be seen."""
+    execute(postgres_url, accounts(), "ALTER TABLE accounts ENABLE ROW LEVEL SECURITY")
+    assert upgrade(postgres_url).stdout == APPLIED
+    forbidding = "CREATE POLICY u ON accounts FOR UPDATE USING (true) WITH CHECK (status = 'on')"
+    service = as_role(
+        postgres_url,
+        role,
+        "GRANT SELECT, UPDATE, DELETE ON accounts TO {role}",
+        "GRANT SELECT, INSERT, UPDATE ON api_keys TO {role}",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON orphans, idempotency_keys TO {role}",
+        "GRANT SELECT ON puffle_accounts_migrations TO {role}",
+        "CREATE POLICY s ON accounts FOR SELECT USING (true)",
+        "CREATE POLICY d ON accounts FOR DELETE USING (true)",
+        *([forbidding] if policy == FORBIDDING else []),
+    )
+    [said] = said_by_check(service)
+    assert policy == FORBIDDING or "UPDATE no row of accounts" in said
+    fields = ID_COLUMNS if compared == WITHOUT_KEYS else (*ID_COLUMNS, "metadata.session")
+    session, provider = insert(postgres_url, **SESSION), Provider(*fields)
+    with pytest.raises(DeleteFailed) as failed:
+        end(service, session, provider)
+    assert provider.seen == [session], "the provider is asked once"
+    assert execute(postgres_url, "SELECT status FROM accounts") == [("connected",)]
+    reason = "did not change its row" if policy == MISSING else "row-level security policy"
+    assert reason in f"{failed.value} {failed.value.__cause__}"
+
+
 def test_check_names_each_right_that_a_role_lacks(role, postgres_url):
     execute(postgres_url, accounts())
     assert upgrade(postgres_url).stdout == APPLIED
@@ -503,11 +544,17 @@ OURS = [(f"puffle_accounts_by_{column}", True) for column in sorted(ID_COLUMNS)]
 LONG = "".join(uuid.uuid4().hex for _ in range(200))  # no compression makes it short
 
 
+FIGURES = """
+SELECT count(DISTINCT tablename) FROM pg_stats
+WHERE schemaname = 'public' AND tablename LIKE 'puffle\\_accounts\\_by\\_%'"""
+
+
 def test_no_index_forbids_a_value_and_each_is_found_by_its_index(postgres_url):
     execute(postgres_url, accounts(instantly_account_id="uuid"))
     long = insert(postgres_url, type="linkedin", provider_account_id=LONG)
     assert upgrade(postgres_url).stdout == APPLIED
     assert execute(postgres_url, INDEXES) == OURS
+    assert execute(postgres_url, FIGURES) == [(4,)], "a table of millions is not read whole instead"
     later = insert(postgres_url, type="email", email_address=f"{LONG}@b.co")
     execute(
         postgres_url,

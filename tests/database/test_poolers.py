@@ -10,9 +10,10 @@ import orphanage
 import psycopg
 import pytest
 from pgbouncer import PgBouncer, needed
-from support import assert_problem, only, wait_until
+from support import MIGRATIONS, assert_problem, only, wait_until
 
-from puffle_accounts.database import connect
+from puffle_accounts.account import ID_COLUMNS
+from puffle_accounts.database import connect, schema
 
 pytestmark = [needed, only("postgresql")]
 
@@ -62,6 +63,29 @@ def test_two_connections_serve_64_clients_and_a_retrier(stack, gunicorn, pooler,
         retrier.terminate()
     assert [stack.row(account) for account in gone] == [None] * len(gone)
     assert {stack.row(account)["status"] for account in kept} == {"disconnected"}
+
+
+@both_modes
+def test_two_upgrades_at_once_adopt_a_table_through_a_pooler(database_url, mode):
+    """Neither an index that is made CONCURRENTLY nor their taking turns depends on a session."""
+    times = "created_at timestamptz, updated_at timestamptz"
+    texts = ", ".join(f"{name} text" for name in ("type", "status", "display_name", *ID_COLUMNS))
+    with closing(psycopg.connect(database_url, autocommit=True)) as owner:
+        owner.execute(
+            f"CREATE TABLE accounts (id uuid PRIMARY KEY, user_id uuid, {texts}, {times})"
+        )
+        owner.execute("INSERT INTO accounts SELECT gen_random_uuid(), gen_random_uuid(), 'email'")
+        with PgBouncer(database_url, pool_mode=mode) as pooler, ThreadPoolExecutor() as both:
+            stores = [connect(pooler.url) for _ in range(2)]
+            assert sorted(both.map(schema.upgrade, stores)) == [[], [*MIGRATIONS]]
+            assert list(schema.flaws(stores[0])) == []
+            for store in stores:
+                store.close_all()
+        left = owner.execute("SELECT 1 FROM pg_index WHERE NOT indisvalid").fetchall()
+        assert (
+            left + owner.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'").fetchall()
+            == []
+        )
 
 
 @both_modes

@@ -94,10 +94,10 @@ def test_json_has_what_the_contract_says(stack, command):
 def test_what_is_young_may_belong_to_an_account_that_is_being_connected(
     stack, command, monkeypatch, hours, code
 ):
-    monkeypatch.setattr("puffle_accounts.demo.sandbox._BORN", "2999-01-01T00:00:00Z")
+    monkeypatch.setattr("puffle_accounts.demo.envelopes._BORN", "2999-01-01T00:00:00Z")
     stack.sandbox.add("agentmail", "new@x.example")
     assert command("find", "--older-than", hours).exit_code == 0
-    monkeypatch.setattr("puffle_accounts.demo.sandbox._BORN", "yesterday, perhaps")
+    monkeypatch.setattr("puffle_accounts.demo.envelopes._BORN", "yesterday, perhaps")
     assert command("find", "--older-than", hours).exit_code == 1, "of unknown age"
 
 

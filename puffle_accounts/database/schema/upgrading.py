@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from puffle_accounts.database.pooled import WAIT, Pooled
 from puffle_accounts.database.postgres import Postgres
 from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.text import one_line
+
+if TYPE_CHECKING:
+    from puffle_accounts.database.pool import Connection
 
 LOCK = 7_833_531  # any number that nobody else locks
 PAUSE = 0.2  # seconds
@@ -30,9 +34,7 @@ def alone(database: Pooled) -> Iterator[None]:
     # that is made CONCURRENTLY does not wait for it. For one that waits for the lock it would.
     conn = database.pool.take()
     try:
-        conn.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
-        # Without a parameter: one would leave a portal open, and so a snapshot to wait for.
-        while conn.execute(f"SELECT pg_try_advisory_xact_lock({LOCK})").fetchone() != (True,):
+        while not _has_locked(conn):
             time.sleep(PAUSE)
     except psycopg.Error as error:
         conn.close()
@@ -44,6 +46,16 @@ def alone(database: Pooled) -> Iterator[None]:
         with suppress(psycopg.Error):
             conn.execute("ROLLBACK")
         database.pool.give_back(conn)
+
+
+def _has_locked(conn: Connection) -> bool:
+    """Begin a transaction with the lock; in vain, none: behind a pooler it holds a connection."""
+    conn.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0")
+    # Without a parameter: one would leave a portal open, and so a snapshot to wait for.
+    if conn.execute(f"SELECT pg_try_advisory_xact_lock({LOCK})").fetchone() == (True,):
+        return True
+    conn.execute("ROLLBACK")
+    return False
 
 
 @contextmanager
