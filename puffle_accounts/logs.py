@@ -53,6 +53,7 @@ def configure(log_format: str, *more: Processor) -> None:
     root = logging.getLogger()
     handler = streams.handler(sys.stderr)
     handler.setFormatter(formatter(log_format, *more))
+    streams.lose_quietly(handler)
     ours = [h for h in root.handlers if isinstance(h.formatter, ProcessorFormatter)]
     for old in ours:
         root.removeHandler(old)

@@ -43,6 +43,7 @@ class Logger(GunicornLogger):
             logger.handlers = [*map(_unhindered, logger.handlers)]
             for handler in logger.handlers:
                 handler.setFormatter(ours)
+                streams.lose_quietly(handler)
 
 
 def _unhindered(handler: logging.Handler) -> logging.Handler:

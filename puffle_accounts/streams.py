@@ -14,6 +14,7 @@ import _thread  # what it starts is waited for by nobody, not even at its start
 import logging
 import os
 import stat
+import sys
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, TextIO
 
 MOST_WAITING = 1 << 20  # bytes of lines that wait for a reader
 PAUSE = 0.05  # seconds until it is tried again
+SAID_EVERY = 10.0  # seconds
 LAST_WAIT = 1.0  # seconds that an ending process waits for it
 
 Write = Callable[[bytes], int]
@@ -138,6 +140,28 @@ def handler(stream: TextIO) -> logging.StreamHandler[TextIO]:
     except (OSError, ValueError):
         pass  # no descriptor, or one that cannot be opened once more
     return logging.StreamHandler(stream)
+
+
+def lose_quietly(handler: logging.Handler) -> None:
+    """Let a handler say that it has lost a line, as on a full disk, but not of what.
+
+    `logging` itself prints the record's arguments, which for gunicorn's access log are every
+    header of the request, the API key among them.
+    """
+    vars(handler)["handleError"] = _lost
+
+
+_next_said = 0.0
+
+
+def _lost(_: logging.LogRecord) -> None:
+    global _next_said
+    if time.monotonic() < _next_said:
+        return
+    _next_said = time.monotonic() + SAID_EVERY  # before it is said: that may be lost, too
+    error = sys.exc_info()[1]
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    log.error("log.lost", extra={"reason": reason})
 
 
 _outlets: dict[tuple[int, int, int], Outlet] = {}  # a stream has one, or lines would pass another

@@ -1,6 +1,8 @@
-"""Bad input against the live service, under both worker classes.
+"""Bad input against the live service, under both worker classes and on both databases.
 
-    make badinput ARGS='--cases 20000 --seed 7'
+    make badinput ARGS='--cases 20000 --answers 5000 --seed 7'
+
+Bytes on a socket, what schemathesis draws, odd answers of a provider, odd rows.
 
 No 500, no hang, no traceback, no worker lost, no answer to another request, nothing ended.
 """
@@ -15,14 +17,20 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import httptools
 import psutil
+import psycopg
+from postgresql import postgres_server
 from support import ROOT, Gunicorn, Stack
 
 from puffle_accounts.demo.sandbox import Sandbox
+from soak.bad_answers import Answers as OddAnswers
 from soak.bad_requests import Requests
+from soak.bad_rows import Rows
+from soak.conforming import Conforming
 
 CLASSES = ("gevent", "gthread")
 PATIENCE = 10.0  # seconds for an answer, or the end of the connection
@@ -89,16 +97,16 @@ def wrong(case, answers):
 class Run:
     """All cases against one worker class."""
 
-    def __init__(self, worker_class, seed, count, folder):
+    def __init__(self, worker_class, database_url, seed, count, folder):
         self.worker_class, self.seed, self.count = worker_class, seed, count
-        self.folder = folder
+        self.database_url, self.folder = database_url, folder
         self.found = []
         self.statuses = Counter()
 
     def work(self):
         """Send all; return what came of it."""
         with Sandbox() as sandbox:
-            stack = Stack(f"sqlite:///{self.folder / 'bad.db'}", sandbox)
+            stack = Stack(self.database_url, sandbox)
             victim = stack.add_linkedin()
             stack.database.close_all()
             words = ("--worker-class", self.worker_class)
@@ -110,6 +118,8 @@ class Run:
                 server.kill()
         return {
             "worker class": self.worker_class,
+            "database": self.database_url.partition(":")[0],
+            "input": "bytes on a socket",
             "cases": self.sent,
             "answers": dict(sorted(self.statuses.items())),
             "wrong": len(self.found),
@@ -146,18 +156,58 @@ def _workers(server):
     return {each.pid for each in psutil.Process(server.process.pid).children()}
 
 
+def runs(given, worker_class, url_of, folder):
+    """Yield every kind of input for one worker class and one kind of database.
+
+    Args:
+        url_of: makes an empty database of a name, and returns its URL.
+    """
+    seed = given.seed
+    yield Run(worker_class, url_of("bytes"), seed, given.cases, folder)
+    yield Conforming(worker_class, url_of("conforming"), seed, given.cases // 4, folder)
+    yield OddAnswers(worker_class, url_of("answers"), seed, given.answers, folder)
+    if given.rows:
+        yield Rows(worker_class, url_of("rows"), folder)
+
+
+def _named(kind, worker_class, name):
+    return kind(f"{name}-{worker_class}")
+
+
+def everything(given):
+    """Yield what came of each run."""
+    with tempfile.TemporaryDirectory() as folder, postgres_server() as server:
+
+        def sqlite(name):
+            return f"sqlite:///{Path(folder, name)}.db"
+
+        def postgresql(name):
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute(f'CREATE DATABASE "{name}"')
+            return server.get_uri().replace("/postgres?", f"/{name}?")
+
+        for worker_class in CLASSES:
+            for kind in (sqlite, postgresql):
+                of_its_own = Path(folder, f"{kind.__name__}-{worker_class}")
+                of_its_own.mkdir()
+                named = partial(_named, kind, worker_class)
+                for run in runs(given, worker_class, named, of_its_own):
+                    (of_its_own / "log").unlink(missing_ok=True)
+                    yield run.work()
+
+
 def main():
     parser = argparse.ArgumentParser(prog="make badinput ARGS='...'", description=__doc__)
-    parser.add_argument("--cases", type=int, default=2000, help="to draw, for each worker class")
+    parser.add_argument("--cases", type=int, default=2000, help="to draw, for each run")
+    parser.add_argument("--answers", type=int, default=5000, help="of a provider, for each run")
+    parser.add_argument("--rows", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bad-input.json")
     given = parser.parse_args()
     results = []
-    for worker_class in CLASSES:
-        with tempfile.TemporaryDirectory() as folder:
-            run = Run(worker_class, given.seed, given.cases, Path(folder))
-            results.append(run.work())
-            print(json.dumps(results[-1], indent=1), flush=True)
+    for result in everything(given):
+        results.append(result)
+        print(json.dumps(result, indent=1), flush=True)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(results, indent=1) + "\n")
     return any(each["wrong"] for each in results)

@@ -32,10 +32,14 @@ tests.
 BAD = """
 ## Bad input
 
-Raw bytes on a socket, to a service that holds one account which nobody may end: request lines,
-headers of every size, each byte in the path and in the key, pipelined, smuggled, cut short, and
-requests drawn at random. Wrong is a 500, no end within ten seconds, a traceback, a worker lost,
-an answer to another request.
+To a real gunicorn, under both worker classes and on both databases. *Bytes on a socket*: request
+lines, headers of every size, each byte in the path and in the key, pipelined, smuggled, cut
+short, and requests drawn at random; wrong is a 500, no end within ten seconds, a traceback, a
+worker lost, an answer to another request. *Drawn from openapi.yaml*, by schemathesis: wrong is
+what does not conform. *Odd answers of a provider*: every status, length, coding, wait and kind of
+body, bombs, drips and no HTTP at all; wrong is anything but a 200 in its time, a row that has
+not ended, an orphan missing or one too many, another's answer, memory without bound. *Odd rows*
+of `accounts`: wrong is what is neither ended nor refused before a provider is called.
 """
 
 
@@ -109,8 +113,14 @@ def _planted(results):
 
 
 def _bad(results):
-    rows = [["worker class", "cases", "wrong", "answers"]]
-    rows += [[r["worker class"], r["cases"], r["wrong"], _said(r["answers"])] for r in results]
+    rows = [["worker class", "database", "input", "cases", "wrong", "answers"]]
+    for r in results:
+        which = [
+            r["worker class"],
+            r.get("database", "sqlite"),
+            r.get("input", "bytes on a socket"),
+        ]
+        rows.append([*which, r["cases"], r["wrong"], _said(r["answers"])])
     return table(rows) + "\n"
 
 

@@ -13,9 +13,10 @@ from contextlib import suppress
 
 import pytest
 import requests
+from gunicorn.config import Config
 from support import ROOT, Gunicorn, only
 
-from puffle_accounts import keys, streams
+from puffle_accounts import keys, serving, streams
 
 SMALLEST_PIPE = 4096  # bytes
 
@@ -116,6 +117,32 @@ def test_what_waits_for_a_reader_is_not_written_by_a_child_too(ends, logger):
     logger.info("line 100 ")
     lines = read(ends[0], b"line 100 ")
     assert [sum(f"line {n} " in line for line in lines) for n in range(101)] == [1] * 101
+
+
+def test_a_line_that_cannot_be_written_is_told_of_once_without_what_it_held(
+    tmp_path, monkeypatch, capfd, events
+):
+    """As gunicorn's access log: its arguments are every header of the request."""
+    monkeypatch.setenv("PUFFLE_LOG_FORMAT", "json")
+    monkeypatch.setattr(streams, "_next_said", 0.0)
+    full = tmp_path / "access"
+    full.symlink_to("/dev/full")
+    config = Config()
+    config.set("accesslog", str(full))
+    logger = serving.Logger(config)
+    try:
+        for _ in range(3):
+            logger.access_log.info("%(a)s", {"a": "a request", "b": "Bearer pk_live_secret"})
+        logger.error_log.error("goes on")
+    finally:
+        for each in (*logger.access_log.handlers, *logger.error_log.handlers):
+            with suppress(OSError):
+                each.close()
+    said = capfd.readouterr().err
+    assert "goes on" in said
+    assert "pk_live_secret" not in said
+    reasons = [fields["reason"] for event, fields in events() if event == "log.lost"]
+    assert reasons == ["No space left on device"]
 
 
 @only("sqlite")
