@@ -135,7 +135,15 @@ def selected(database: Database, declarations: tuple[Declaration, ...]) -> str:
 def from_row(row: Any) -> Found:
     """Return the account of a row that was selected as `selected` says."""
     *columns, may_share = row
-    return Found(snapshots.from_row(columns), bool(may_share), snapshots.unreadable(columns))
+    account = snapshots.from_row(columns)
+    look = bool(may_share) or _folds_otherwise(account)
+    return Found(account, look, snapshots.unreadable(columns))
+
+
+def _folds_otherwise(account: Account) -> bool:
+    """Whether an account has an address whose lower case a database may not know."""
+    values = (*account.provider_ids, *account.metadata.values())
+    return any(isinstance(v, str) and not v.isascii() and "@" in v for v in values)
 
 
 def read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import copy
 import logging
 import math
 import threading
@@ -117,7 +118,8 @@ class _Call:
     def failed(self, error: BaseException) -> Outcome:
         expected = isinstance(error, TeardownFailed)
         said = one_line(error)
-        reason = said if expected else one_line(f"{type(error).__name__}: {said}")
+        name = type(error).__name__
+        reason = said if expected else one_line(f"{name}: {said}" if said else name)
         details = error if expected else None  # another's `status` may be anything
         outcome = Outcome(
             self.implementation.plugin,
@@ -188,7 +190,8 @@ def _run(call: _Call, deadline: float, done: _Done) -> None:
 
 def _isolated(call: _Call) -> Outcome:
     try:
-        said = call.implementation.call(account=call.account)
+        # A copy: `object.__setattr__` changes even what is frozen, and the row goes by ours.
+        said = call.implementation.call(account=copy.copy(call.account))
         if said is not None and not isinstance(said, str):
             raise PluginFault(f"returned {type(said).__name__} instead of None or text")
     except BaseException as error:  # SystemExit of a plugin included

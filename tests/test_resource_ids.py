@@ -259,11 +259,12 @@ def test_a_linkedin_account_that_names_an_inboxs_address_does_not_use_the_inbox(
     assert len(live.sandbox.calls) == 3
 
 
-def test_each_value_is_compared_with_each_and_an_address_without_regard_to_case(live):
-    live.add(type="email", email_address="A@b.Example")
-    account_id = live.add(
-        type=" Email ", email_address="x@y.example", instantly_account_id="a@B.example"
-    )
+@pytest.mark.parametrize(
+    ("one", "other"), [("A@b.Example", "a@B.example"), ("Émile@b.example", "émile@b.example")]
+)
+def test_each_value_is_compared_with_each_and_an_address_without_regard_to_case(live, one, other):
+    live.add(type="email", email_address=one)
+    account_id = live.add(type=" Email ", email_address="x@y.example", instantly_account_id=other)
     assert live.delete(account_id).headers["Teardown-Status"] == "complete"
     assert [orphan["plugin"] for orphan in live.orphans()] == ["instantly"]
     assert live.sandbox.calls == []

@@ -315,6 +315,19 @@ def test_a_hook_sees_the_account_and_nothing_of_the_request(live):
 
 
 @only("sqlite")
+def test_a_snapshot_that_a_plugin_breaks_open_is_its_own(live):
+    def vandal(account):
+        object.__setattr__(account, "id", "another")
+        raise TeardownFailed("left")
+
+    use(live, vandal=vandal)
+    account_id = live.add_email()
+    assert live.delete(account_id).status_code == 200
+    assert live.row(account_id) is None
+    assert [orphan["account_id"] for orphan in live.orphans()] == [account_id]
+
+
+@only("sqlite")
 def test_a_hook_that_ends_after_the_deadline_changes_nothing_any_more(live):
     live.service.timeout = 0.3
     late, ended = threading.Event(), threading.Event()

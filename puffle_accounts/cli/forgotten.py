@@ -159,15 +159,16 @@ def adopt(name: str, ids: tuple[str, ...], reason: str) -> None:
             " see puffle-accounts plugins"
         )
     _refuse_unusable(ids)
+    wanted = {resources.comparable(each): each for each in ids}.values()  # an address once
     try:
-        new = forgotten.adopt(service.database, plugin, dict.fromkeys(ids), reason)
+        new = forgotten.adopt(service.database, plugin, wanted, reason)
     except ResourceInUse as error:
         raise click.ClickException(
             f"a live account uses {one_line(error)}; nothing was adopted"
         ) from error
     for each in new:
         echo(f"adopted {one_line(each)}")
-    known = len(set(ids)) - len(new)
+    known = len(wanted) - len(new)
     if known:
         echo(f"{counted(known, 'resource')} had an orphan already")
 

@@ -189,6 +189,8 @@ def test_an_adopted_resource_is_an_orphan_of_nobody(stack, command):
     assert orphan["account"]["type"] == "email"
     again = command("adopt", "instantly", "a@B.example", "--reason", "again")
     assert (again.stdout, len(stack.orphans())) == ("1 resource had an orphan already\n", 1)
+    twice = command("adopt", "instantly", "c@D.example", "C@d.example", "--reason", "one address")
+    assert (twice.stdout.count("adopted"), len(stack.orphans())) == (1, 2)
 
 
 def test_what_a_live_account_uses_is_refused_and_all_others_with_it(stack, command):
