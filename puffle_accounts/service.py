@@ -18,6 +18,7 @@ from puffle_accounts.orphans.ledger import Ledger
 from puffle_accounts.orphans.record import record
 from puffle_accounts.teardown import Outcome
 from puffle_accounts.telemetry import telemetry
+from puffle_accounts.text import one_line
 
 ROUNDS = 3
 MOMENT = 1.0  # seconds: what fails sooner is a broken connection, and one may be had by then
@@ -189,7 +190,8 @@ class _Ending:
 
     def failed(self, outcome: str, error: Exception | None = None) -> DeleteFailed:
         """Log that the row is still there, and return what to raise."""
-        log.error("account.kept", extra=self._fields(outcome), exc_info=error)
+        why = {} if error is None else {"reason": one_line(error)}
+        log.error("account.kept", extra=self._fields(outcome) | why, exc_info=error)
         return DeleteFailed(outcome)
 
     @property

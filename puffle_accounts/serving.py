@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from gunicorn.glogging import Logger as GunicornLogger
 
-from puffle_accounts import instrumented, streams
+from puffle_accounts import instrumented, scarcity, streams
 from puffle_accounts.config import GRACE, Config, log_format
 from puffle_accounts.environment import count, text
 from puffle_accounts.errors import ConfigError
@@ -86,6 +86,7 @@ def on_starting(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Say once, at the start, what it is, and that the database is away, if it is."""
     signal.signal(signal.SIGINT, worker.handle_exit)  # a terminal's Ctrl-C goes to all processes
+    scarcity.endure(worker)
     if worker.age == 1:
         from puffle_accounts import database, start  # in the worker, patched by now
 

@@ -65,7 +65,10 @@ class Outlet:
             self._write_waiting()
             if self._waiting and not self._retrying:
                 self._retrying = True
-                _thread.start_new_thread(self._retry, ())
+                try:
+                    _thread.start_new_thread(self._retry, ())
+                except RuntimeError:  # no thread is left: the next line tries again
+                    self._retrying = False
 
     def _write_waiting(self) -> None:
         with suppress(BlockingIOError):

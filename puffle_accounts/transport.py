@@ -80,6 +80,7 @@ class Answer:
         self.reusable = False
         self._fields: dict[bytes, bytes] = {}
         self._received = 0
+        self._fruitful = 0  # bytes received when the body last grew
         self._open = True
         self._parser: Any = HttpResponseParser(self)
         # What `http.client` reads too, for some servers send it.
@@ -114,6 +115,8 @@ class Answer:
                 raise NoAnswer("no connection (what came is no HTTP)") from None
         if not self.status and self._received > MOST_HEAD:
             raise NoAnswer("no connection (the head of the answer has no end)")
+        if self._received - self._fruitful > MOST_HEAD:  # a trailer, or a chunk's size, without end
+            self._open = self.reusable = False
 
     def wants(self, most: int) -> bool:
         """Return whether there is more to come of the first `most` bytes of the body."""
@@ -153,6 +156,7 @@ class Answer:
     def on_body(self, data: bytes) -> None:
         if self._open:
             self.body += data
+            self._fruitful = self._received
 
     def on_message_complete(self) -> None:
         if self.status and self._open:

@@ -80,6 +80,22 @@ def test_what_is_dropped_beyond_the_bound_is_counted(ends, logger, monkeypatch):
     assert lines[len(kept)].split() == ["log.dropped", str(500 - len(kept))]
 
 
+def test_without_a_thread_to_wait_in_the_next_line_takes_along_what_waits(
+    ends, logger, monkeypatch, capfd
+):
+    def start(*_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(streams._thread, "start_new_thread", start)
+        for number in range(100):
+            logger.info("line %d %s", number, "x" * 100)
+    logger.info("line 100 ")
+    lines = read(ends[0], b"line 100 ")
+    assert [line.split()[1] for line in lines] == [str(number) for number in range(101)]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_reader_that_is_gone_is_no_error(ends, logger, capfd):
     logger.info("line %s", "x" * 100_000)
     os.close(ends[0])

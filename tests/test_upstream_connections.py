@@ -343,6 +343,22 @@ def test_no_more_of_a_huge_body_is_read_than_a_message_needs(status, framing):
         assert sum(sent) < 100_000_000  # the rest of 655 MB found nobody
 
 
+@pytest.mark.parametrize("beginning", [b"2\r\n{}\r\n0\r\nX: ", b"2;extension="])
+def test_what_has_no_end_after_the_head_is_not_read_until_the_deadline(beginning):
+    sent = []
+
+    def script(connection, _):
+        connection.sendall(b"HTTP/1.1 404 x\r\nTransfer-Encoding: chunked\r\n\r\n" + beginning)
+        for _ in range(1000):
+            connection.sendall(b"x" * 65536)
+            sent.append(65536)
+
+    with serving(script) as (client, provider, _):
+        assert not failure(client).permanent, "its body never came"
+        assert provider.left.wait(10)
+    assert sum(sent) < 20_000_000
+
+
 def test_a_body_that_swells_when_unpacked_is_not_unpacked_whole():
     bomb = answer(404, gzip.compress(b"[" * 200_000_000), "Content-Encoding: gzip")
     with serving(lambda connection, _: connection.sendall(bomb)) as (client, _, _):

@@ -68,6 +68,8 @@ def test_smartlead_has_its_key_in_the_query_and_nests_its_codes(fake):
     assert str(told) == "Smartlead: it: 429 RATE_LIMIT_EXCEEDED"
     assert (told.status, told.permanent, told.retry_after) == (429, False, 30)
     assert 50 < refused(smartlead.delete, "email-accounts", "123").retry_after <= 60
+    fake.answer(429, {"error": {"retry_after": 10**400}})
+    assert refused(smartlead.delete, "email-accounts", "123").retry_after is None, "no float"
     assert fake.requests[0].path == f"/api/v1/email-accounts/123?api_key={KEY}"
 
     fake.answer(200, [{"id": 1}, {"id": 2}]).answer(200, [{"id": 3}]).answer(200, [])
@@ -75,7 +77,7 @@ def test_smartlead_has_its_key_in_the_query_and_nests_its_codes(fake):
         "email-accounts", items=None, offset_param="offset", limit=2, tried="account list"
     )
     assert [item["id"] for item in listed] == [1, 2, 3]
-    asked = [request.path.partition("?")[2] for request in fake.requests[3:]]
+    asked = [request.path.partition("?")[2] for request in fake.requests[4:]]
     assert asked == [
         f"limit=2&api_key={KEY}",
         f"limit=2&offset=2&api_key={KEY}",

@@ -160,7 +160,13 @@ class Pooled:
                 raise
             reason = one_line(error)
             if self._is_refusal(error):
-                self.refused, reason = True, f"takes no writes: {reason}"
+                self.refused = True
+                why = (
+                    "takes no writes, its disk is full"
+                    if self._is_full(error)
+                    else "takes no writes"
+                )
+                reason = f"{why}: {reason}"
             raise DatabaseUnavailable(reason) from error
 
     def _is_away(self, error: PeeweeException) -> bool:
@@ -170,6 +176,10 @@ class Pooled:
     def _is_refusal(self, error: PeeweeException) -> bool:
         """Whether the database answers but takes no writes."""
         raise NotImplementedError
+
+    def _is_full(self, error: PeeweeException) -> bool:
+        """Whether the database has no room, and does not say so in this word itself."""
+        return False
 
     def _require_writes_said(self) -> None:
         """Raise DatabaseUnavailable if the server has said by itself that it takes no writes."""

@@ -219,6 +219,9 @@ class Postgres(Pooled, PostgresqlDatabase):
     def _is_refusal(self, error: PeeweeException) -> bool:
         return _sqlstate(error) in (READ_ONLY, DISK_FULL)
 
+    def _is_full(self, error: PeeweeException) -> bool:
+        return _sqlstate(error) == DISK_FULL
+
     def _require_writes_said(self) -> None:
         conn = self._held.conn
         if conn is not None and conn.is_read_only():

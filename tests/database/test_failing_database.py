@@ -218,7 +218,7 @@ def small_disk(live):
 
 
 @only("postgresql")
-def test_on_a_full_disk_no_provider_is_called_in_vain_but_once(live, small_disk):
+def test_on_a_full_disk_no_provider_is_called_in_vain_but_once(live, small_disk, events):
     live.sandbox.behave("unipile", "fail")
     account = live.add_linkedin()
     assert_problem(live.delete(account), 500, "delete_failed")
@@ -226,7 +226,10 @@ def test_on_a_full_disk_no_provider_is_called_in_vain_but_once(live, small_disk)
     for _ in range(3):
         assert_unavailable(live.delete(account))
     assert len(live.sandbox.calls) == called
-    assert "takes no writes: could not extend file" in live.command("check").stdout
+    full = "takes no writes, its disk is full: could not extend file"
+    assert full in live.command("check").stdout
+    said = [fields.get("reason", "") for event, fields in events() if event != "teardown.failed"]
+    assert [full in reason for reason in said] == [True] * 4, "a line for each request"
     small_disk.unlink()
     assert live.delete(account).status_code == 200
     assert len(live.orphans()) == 1
