@@ -214,6 +214,10 @@ control_socket_disable = True
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 
+# By default gunicorn parses with any `gunicorn_h1c` that happens to be installed, even one older
+# than `gunicorn[fast]` asks for: 0.6.10 takes two spaces in a request line. It saves 3 µs.
+http_parser = "python"
+
 logger_class = Logger
 
 instrumented.leave_to_workers()

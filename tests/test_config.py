@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
 from importlib.metadata import version
+from types import ModuleType
 
 import pytest
 from gunicorn import config as gunicorn_config
+from gunicorn.http import message
 from support import ROOT, only, run, run_forked, wait_until
 
 from puffle_accounts import database, text
@@ -468,3 +471,17 @@ def test_a_missing_key_is_a_warning_and_its_orphans_are_made_good_once_it_is_the
     assert stack.orphans() == [orphan], "what is parked is not tried by itself"
     assert stack.command("orphans", "retry", "--parked").returncode == 0
     assert (stack.orphans(), stack.sandbox.resources["unipile"]) == ([], set())
+
+
+def test_what_parses_requests_does_not_depend_on_what_is_installed(monkeypatch):
+    from puffle_accounts import serving
+
+    stray = ModuleType("gunicorn_h1c")
+    vars(stray)["LimitRequestLine"] = ValueError  # by which gunicorn knows that it will do
+    monkeypatch.setitem(sys.modules, "gunicorn_h1c", stray)
+    monkeypatch.setattr(message, "_fast_parser_available", None)
+    monkeypatch.setattr(message, "_fast_parser_module", None)
+    settings = gunicorn_config.Config()
+    assert message._check_fast_parser(settings)
+    settings.set("http_parser", serving.http_parser)
+    assert not message._check_fast_parser(settings)
