@@ -20,11 +20,9 @@ from puffle_accounts import scarcity
 
 @contextmanager
 def no_descriptor_left():
-    """This process can open nothing more."""
+    """This process can open nothing more, not even in place of what others close meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    next_one = os.open(os.devnull, os.O_RDONLY)
-    os.close(next_one)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import pytest
 from orphanage import failed, leave, ledger_of, let_pass, record
 from support import assert_problem, only, plugin_of
 
-from puffle_accounts import TeardownFailed, clock, hookimpl, snapshots
+from puffle_accounts import TeardownFailed, clock, hookimpl, logs, snapshots
 from puffle_accounts.hooks.registry import Plugins
 from puffle_accounts.live import read
 from puffle_accounts.orphans import standing
@@ -208,6 +208,7 @@ def test_whatever_a_plugin_says_becomes_one_clean_line(live, said, stored):
 
 @pytest.mark.parametrize("mode", ["fail", "refuse", "unpaid", "rate-limit"])
 def test_no_key_and_no_providers_body_gets_into_the_tables_or_the_log(capfd, live, mode):
+    logs.configure("json")  # for the stream of the test itself, not for that of its set-up
     for provider in live.sandbox.resources:
         live.sandbox.behave(provider, mode)
     live.delete(live.add_linkedin(), Idempotency_Key="k")
