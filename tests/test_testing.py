@@ -9,6 +9,7 @@ import sys
 import time
 from types import ModuleType, SimpleNamespace
 
+import puffle_agentmail
 import pytest
 import requests
 
@@ -289,6 +290,16 @@ def test_another_service_has_a_database_of_its_own_and_accounts_of_any_kind(
     assert second.delete(ended).status_code == 200, "the second one is a hard delete"
     assert second.delete(ended).status_code == 404
     assert first.orphans() == fake_provider.requests == []
+
+
+def test_the_ledger_shows_a_plugin_by_the_name_it_is_registered_by(
+    service, fake_provider, my_plugin
+):
+    fake_provider.answer(500)
+    for plugin, name in ((puffle_agentmail, "agentmail"), (my_plugin, "plugin-under-test")):
+        alone = service(plugin)
+        alone.delete(alone.add(agentmail_inbox_id="inbox-1", metadata={"contact": "c-1"}))
+        assert [orphan["plugin"] for orphan in alone.orphans()] == [name]
 
 
 def test_the_service_leaves_the_log_as_it_was(my_plugin, tmp_path, monkeypatch):

@@ -557,6 +557,11 @@ def test_a_host_that_cannot_be_reached_is_a_failure_to_be_tried_again(url):
     assert not any(hidden in said for hidden in (KEY, "secret-", "127.0.0.1", "host"))
 
 
+def test_a_user_with_a_colon_would_give_a_part_of_it_to_the_key():
+    with pytest.raises(ValueError, match="has no colon: RFC 7617"):
+        basic("us:er")
+
+
 # Its settings
 
 

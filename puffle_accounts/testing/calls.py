@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from puffle_accounts import context, resources, teardown
@@ -15,6 +16,7 @@ from puffle_accounts.account import Account
 from puffle_accounts.bulkhead import Bulkhead
 from puffle_accounts.environment import FILE
 from puffle_accounts.hooks import hookimpls, loading, registry
+from puffle_accounts.hooks.hookspecs import GROUP
 from puffle_accounts.hooks.registry import Plugin, Plugins
 from puffle_accounts.resources import Resource
 from puffle_accounts.text import hide_secrets_of, one_line
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import pytest
 
 KEY = "k+y/of=the-tests"  # another text in a URL, and nothing that a header could not carry
-NAME = "plugin-under-test"
+UNREGISTERED = "plugin-under-test"
 CALLS = 8  # at a time
 
 
@@ -121,7 +123,7 @@ def holdings(plugin: Any) -> Iterator[Resource]:
 def settings(plugin: Any, url: str, key: str) -> dict[str, str]:
     """Return the variables that point a plugin's clients to a URL, with a key."""
     found: dict[str, str] = {}
-    for client in Plugin(NAME, "", Bulkhead(CALLS), plugin).upstreams():
+    for client in Plugin(UNREGISTERED, "", Bulkhead(CALLS), plugin).upstreams():
         found |= {client._base_url_variable: url, client._key_variable: key}
         how = client._authenticate
         if isinstance(how, ClientCredentials):
@@ -144,7 +146,15 @@ def alone(plugin: Any) -> Plugins:
     """
     impls = hookimpls.verify(plugin)
     fields = resources.declared(plugin)
-    only = Plugins([Plugin(NAME, "", Bulkhead(CALLS), plugin, resource_ids=fields, impls=impls)])
+    bulkhead = Bulkhead(CALLS)
+    only = Plugins([Plugin(_name(plugin), "", bulkhead, plugin, resource_ids=fields, impls=impls)])
     hide_secrets_of(os.environ)
     loading.configure(only, os.environ)
     return only
+
+
+def _name(plugin: Any) -> str:
+    """Return the name by which a module is registered: the log and the ledger are to show it."""
+    module = getattr(plugin, "__name__", None)
+    points = entry_points(group=GROUP)
+    return next((point.name for point in points if point.value == module), UNREGISTERED)
