@@ -15,7 +15,7 @@ import pytest
 from gevent import get_hub
 from gunicorn.workers.gthread import ThreadWorker
 
-from puffle_accounts import scarcity
+from puffle_accounts.processes import scarcity
 
 
 @contextmanager
