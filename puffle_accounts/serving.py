@@ -179,6 +179,9 @@ def _refuse(reason: str) -> NoReturn:
     sys.exit(APP_LOAD_ERROR)
 
 
+streams.replace_closed()  # before anything is said, or opened
+
+
 def _processes() -> int:
     try:
         return count(os.environ, "WEB_CONCURRENCY", os.cpu_count() or 1)
