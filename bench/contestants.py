@@ -27,8 +27,9 @@ class Contestant:
     calls: bool = True  # the providers, unlike a floor that suits only scenarios without a call
 
     def suits(self, scenario):
-        kind = not self.floor or self.calls == bool(scenario.critical_path)
-        return scenario.database in self.databases and kind
+        if self.floor and (scenario.hung or self.calls != bool(scenario.delay)):
+            return False
+        return scenario.database in self.databases
 
     def start(self, database, provider, *options, delay, agentmail=None, **variables):
         """This contestant's server, its providers answering after `delay` milliseconds."""

@@ -112,8 +112,8 @@ def host(environ: Mapping[str, str], name: str) -> str | None:
     return value
 
 
-def count(environ: Mapping[str, str], name: str, default: int) -> int:
-    """Return a whole number above 0.
+def count(environ: Mapping[str, str], name: str, default: int, most: int | None = None) -> int:
+    """Return a whole number above 0, and not above `most`.
 
     Raises:
         ConfigError: it is anything else.
@@ -121,9 +121,11 @@ def count(environ: Mapping[str, str], name: str, default: int) -> int:
     value = text(environ, name)
     if value is None:
         return default
-    if not (value.isascii() and value.isdigit() and int(value[:9]) > 0 and len(value) < 9):
-        raise ConfigError(f"{name} must be a whole number above 0")
-    return int(value)
+    number = int(value) if value.isascii() and value.isdigit() and len(value) < 9 else 0
+    if not 0 < number <= (most or number):
+        wanted = f"from 1 to {most}" if most else "above 0"
+        raise ConfigError(f"{name} must be a whole number {wanted}")
+    return number
 
 
 def _is_url(value: str) -> bool:

@@ -1,9 +1,8 @@
 """What gunicorn serves: `puffle_accounts.wsgi:app`."""
 
-import sys
-
-from puffle_accounts import instrumented
 from puffle_accounts.errors import ConfigError
+from puffle_accounts.processes import instrumented
+from puffle_accounts.processes.refusal import refuse
 
 instrumented.in_worker()  # before Flask is imported, which it replaces
 
@@ -12,5 +11,4 @@ from puffle_accounts.app import create_app  # noqa: E402
 try:
     app = create_app()
 except ConfigError as error:
-    print(f"puffle-accounts: {error}", file=sys.stderr)
-    sys.exit(4)  # gunicorn's APP_LOAD_ERROR: halt instead of restarting the worker for ever
+    refuse(error)  # with the status that halts the master: it would begin a worker for ever

@@ -281,6 +281,7 @@ class Gunicorn:
 
     Args:
         by: the command that starts it, if it is not started by itself.
+        program: the module that becomes it, with a command of its own if need be.
     """
 
     def __init__(
@@ -293,6 +294,7 @@ class Gunicorn:
         app: str = "wsgi:app",
         port: int = 0,
         by: tuple[str, ...] = (),
+        program: tuple[str, ...] = ("gunicorn",),
         listener: socket.socket | None = None,
         **environ: str,
     ) -> None:
@@ -306,7 +308,8 @@ class Gunicorn:
             if "gthread" in arguments and (python, by) == (sys.executable, ()):
                 self.process = ForkedGunicorn(words, environ, folder, log, listener)
             else:
-                self.process = _started([*by, python], words, environ, folder, log, listener)
+                command = [*by, python, "-m", *program]
+                self.process = _started(command, words, environ, folder, log, listener)
         stack.url = self.url
 
     def wait_until_ready(self) -> Gunicorn:
@@ -341,7 +344,7 @@ def _started(
     """Start gunicorn by its command line."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*program, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}", *words],
+            [*program, "--bind", f"fd://{listener.fileno()}", *words],
             cwd=folder,
             env=environ,
             stdout=output,

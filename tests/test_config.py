@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
@@ -20,6 +21,7 @@ from puffle_accounts.app import create_app
 from puffle_accounts.config import Config
 from puffle_accounts.environment import unknown
 from puffle_accounts.errors import ConfigError
+from puffle_accounts.processes import inherited, master
 from puffle_accounts.upstream import Upstream
 
 REFUSED = {
@@ -399,21 +401,95 @@ def test_a_start_warns_of_what_is_not_fit_for_production(stack, gunicorn, tmp_pa
     ],
 )
 def test_how_many_requests_a_worker_serves_at_a_time(arguments, most):
-    from puffle_accounts import serving  # which starts a process to look at the environment
+    assert master.at_a_time(settings_of(arguments)) == most
 
+
+def settings_of(arguments: str) -> gunicorn_config.Config:
+    """Return what gunicorn makes of its command line."""
     settings = gunicorn_config.Config()
     for name, value in vars(settings.parser().parse_args(arguments.split())).items():
         if value is not None and name in settings.settings:
             settings.set(name, value)
-    assert serving._at_a_time(settings) == most
+    return settings
 
 
-@pytest.mark.parametrize("environ", [{"PORT": "99999"}, {"WEB_CONCURRENCY": "0"}])
-def test_what_gunicorn_reads_itself_is_one_line_too(environ):
-    ended = run("gunicorn", "wsgi:app", **environ)
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        *(("WEB_CONCURRENCY", each) for each in ("abc", "2.5", "-1", "0", "\uff12", "1e3", "9999")),
+        *(("LISTEN_FDS", "abc"), ("LISTEN_PID", "-1")),
+        *(("GUNICORN_PID", "abc"), ("GUNICORN_PID", "77")),
+        *(("GUNICORN_CMD_ARGS", each) for each in ("--workers x", '--bind "', "--nope")),
+        ("FORWARDED_ALLOW_IPS", "abc"),
+    ],
+)
+def test_what_gunicorn_reads_before_any_setting_is_looked_at(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=variable) as refused:
+        inherited.look(os.environ)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_gunicorn_reads_before_any_setting_may_be_blank_or_right(monkeypatch):
+    blank = ("WEB_CONCURRENCY", *inherited.NUMBERS)
+    for name in blank:
+        monkeypatch.setenv(name, " ")
+    inherited.look(os.environ)
+    assert not [name for name in blank if name in os.environ]
+    monkeypatch.setenv("WEB_CONCURRENCY", str(inherited.MOST_WORKERS))
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--bind 127.0.0.1:0 --help")
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    for name in (*inherited.NUMBERS, "GUNICORN_FD"):
+        monkeypatch.setenv(name, "5")
+    inherited.look(os.environ)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        *((f"--bind 127.0.0.1:{port}", "--bind or PORT") for port in ("-1", "65536", "abc")),
+        ("--bind fd://abc", "--bind or PORT"),
+        *((f"--worker-class {name}", name) for name in ("nope", "no.module.Nope", "os.Nope")),
+        *(("--workers 0", "--workers"), ("--workers 1001", "--workers")),
+        *(("--worker-class gthread --threads 0", "--threads"), ("--threads 0", None)),
+        ("--worker-class gevent --worker-connections 0", "--worker-connections"),
+        *(("--worker-tmp-dir /no/such", "--worker-tmp-dir"), ("--worker-tmp-dir /tmp", None)),
+    ],
+)
+def test_settings_that_gunicorn_would_stumble_over_are_one_line(capsys, arguments, named):
+    if named is None:
+        return master.look(settings_of(arguments))
+    with pytest.raises(SystemExit) as ended:
+        master.look(settings_of(arguments))
+    [line] = capsys.readouterr().err.splitlines()
+    assert named in line
+    assert ended.value.code == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "environ"),
+    [
+        ("puffle_accounts serve", {"WEB_CONCURRENCY": "abc"}),
+        ("puffle_accounts demo", {"WEB_CONCURRENCY": "abc"}),
+        ("gunicorn wsgi:app", {"WEB_CONCURRENCY": "99999999"}),
+        ("gunicorn wsgi:app", {"PORT": "-1"}),
+        ("gunicorn wsgi:app", {"LISTEN_FDS": "abc"}),
+        ("gunicorn --worker-class nope", {}),
+    ],
+)
+def test_a_start_that_gunicorn_would_stumble_over_ends_with_one_line(words, environ):
+    ended = run_forked(*words.split(), **environ)
+    said = (ended.stdout + ended.stderr).splitlines()
+    [line] = [each for each in said if "Starting gunicorn" not in each]
+    assert all(name in line for name in environ)
+    assert ended.returncode == 4
+
+
+def test_what_gunicorn_cannot_open_is_one_line_too():
+    ended = run("gunicorn", "--bind", "fd://99")
     [line] = [each for each in ended.stderr.splitlines() if "Starting gunicorn" not in each]
-    assert next(iter(environ)) in line
-    assert ended.returncode not in (0, -9)
+    assert "Bad file descriptor" in line
+    assert ended.returncode == 1
 
 
 @pytest.mark.parametrize("environ", [{}, {"DATABASE_URL": "nonsense"}])

@@ -16,7 +16,7 @@ from gevent import get_hub
 from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from puffle_accounts import scarcity
+from puffle_accounts.processes import scarcity
 
 WAIT = TConn.wait_for_data
 

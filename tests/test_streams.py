@@ -16,7 +16,8 @@ import requests
 from gunicorn.config import Config
 from support import ROOT, Gunicorn, only
 
-from puffle_accounts import keys, serving, streams
+from puffle_accounts import keys, streams
+from puffle_accounts.processes.logger import Logger
 
 SMALLEST_PIPE = 4096  # bytes
 
@@ -129,7 +130,7 @@ def test_a_line_that_cannot_be_written_is_told_of_once_without_what_it_held(
     full.symlink_to("/dev/full")
     config = Config()
     config.set("accesslog", str(full))
-    logger = serving.Logger(config)
+    logger = Logger(config)
     try:
         for _ in range(3):
             logger.access_log.info("%(a)s", {"a": "a request", "b": "Bearer pk_live_secret"})

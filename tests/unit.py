@@ -34,8 +34,9 @@ class Unit:
         folder.mkdir()
         self._folder, self._port = folder, socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.url = "http://{}:{}".format(*self._port.getsockname())
-        [words] = re.findall("^ExecStart=/opt/puffle-accounts/bin/gunicorn (.*)$", text, re.M)
-        self._command = [Path(sys.executable).with_name("gunicorn"), *words.split()]
+        [words] = re.findall("^ExecStart=/opt/puffle-accounts/bin/(.*)$", text, re.M)
+        program, *arguments = words.split()
+        self._command = [Path(sys.executable).with_name(program), *arguments]
         self._environ = {**os.environ, "PUFFLE_TEARDOWN_TIMEOUT": "2", "WEB_CONCURRENCY": "1"}
         self._environ |= {name: url for name, url in environ.items() if name.endswith("_BASE_URL")}
         for name, file in re.findall(r"^Environment=(\w+)_FILE=%d/(.*)$", text, re.M):

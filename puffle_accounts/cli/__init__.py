@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from flask import Flask
 
-from puffle_accounts.cli import db, demo, forgotten, keys, orphans, state
+from puffle_accounts.cli import db, demo, forgotten, keys, orphans, serve, state
 from puffle_accounts.cli.terminal import EXTENSION
 from puffle_accounts.service import Service
 
 orphans.group.add_command(forgotten.find)
 orphans.group.add_command(forgotten.adopt)
 
-COMMANDS = (db.group, keys.group, orphans.group, state.plugins, state.check, demo.demo)
+COMMANDS = (
+    *(serve.serve, db.group, keys.group, orphans.group),
+    *(state.plugins, state.check, demo.demo),
+)
 
 
 def init_app(app: Flask, service: Service) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from puffle_accounts.processes import inherited
 from puffle_accounts.text import one_line
 
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
@@ -102,5 +104,7 @@ def demo(
 ) -> None:
     """Run the service with sandbox providers and three accounts to end."""
     from puffle_accounts.demo import runner
+
+    inherited.look(os.environ)
 
     runner.serve(runner.Plan(port, dict(modes), accounts, variables, database))

@@ -24,10 +24,10 @@ from puffle_accounts.demo import accounts
 from puffle_accounts.demo.envelopes import PROVIDERS
 from puffle_accounts.demo.sandbox import Call, Sandbox
 from puffle_accounts.environment import FILE
+from puffle_accounts.processes import SETTINGS
 from puffle_accounts.text import is_secret, scrub
 
 HOST = "127.0.0.1"
-SETTINGS = "python:puffle_accounts.serving"  # not the gunicorn.conf.py of whatever folder
 PATIENCE = 20.0  # seconds for gunicorn to come up
 QUICK_END = 5.0  # seconds for gunicorn to end by itself; it takes well under one
 

@@ -15,6 +15,7 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner
+from gunicorn.config import Config as GunicornConfig
 from support import ROOT
 
 from puffle_accounts.cli import COMMANDS
@@ -191,15 +192,19 @@ def commands() -> list[list[str]]:
         *(c for m in pods().values() for c in [m["spec"]["containers"][0].get("args")] if c),
         *(s["command"] for s in COMPOSE["services"].values() if "command" in s),
         *(shlex.split(line) for unit in UNITS for line in settings(unit.name, "ExecStart")),
+        *(yaml.safe_load(command) for command in instructions()["CMD"]),
         CHECK,
     ]
     return [words[1:] for words in found if Path(words[0]).name == "puffle-accounts"]
 
 
 def test_every_command_exists_with_its_options():
-    assert len(commands()) == 7
+    assert len(commands()) == 9
     for words in commands():
         path = list(itertools.takewhile(lambda word: not word.startswith("--"), words))
+        if path == ["serve"]:
+            GunicornConfig().parser().parse_args(words[1:])  # gunicorn's
+            continue
         ended = CliRunner().invoke(click.Group(commands=COMMANDS), [*path, "--help"])
         assert ended.exit_code == 0, (words, ended.output)
         assert all(word in ended.output for word in words if word.startswith("--"))
@@ -211,10 +216,10 @@ def test_the_image_serves_as_the_units_and_the_pages_do():
     assert told["HEALTHCHECK"][0].endswith('CMD ["puffle-accounts", "check", "--local"]')
     [command] = [yaml.safe_load(each) for each in told["CMD"]]
     [unit] = settings("puffle-accounts.service", "ExecStart")
-    bind, options = command[3:5], command[5:7]
+    bind, options = command[2:4], command[4:]
     assert bind == ["--bind", "0.0.0.0:8000"]
     assert options == ["--worker-tmp-dir", "/dev/shm"]
-    assert [*command[:3], command[-1]] == [Path(unit.split()[0]).name, *unit.split()[1:]]
+    assert command[:2] == [Path(unit.split()[0]).name, *unit.split()[1:]]
 
 
 def test_the_version_that_is_named_is_this_one():

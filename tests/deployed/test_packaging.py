@@ -224,13 +224,20 @@ def test_the_wheel_alone_is_served_as_the_image_does_it(sealed, stack, tmp_path)
     """The Dockerfile's command in an empty folder, not as root, with nothing to write to."""
     told = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
     commands = [json.loads(words) for words in re.findall(r"CMD (\[.*\])", told)]
-    check, (_, *options, app) = commands
+    check, (_, serve, *options) = commands
     options[options.index("--bind") + 1] = "127.0.0.1:0"
     folder = tmp_path / "empty"
     folder.mkdir()
     account = stack.add_linkedin()
     log = tmp_path / "gunicorn.log"
-    server = Gunicorn(stack, log, *options, python=sealed, folder=folder, app=app)
+    program = ("puffle_accounts", serve)
+    server = Gunicorn(
+        *(stack, log, *options),
+        python=sealed,
+        folder=folder,
+        app="puffle_accounts.wsgi:app",
+        program=program,
+    )
     try:
         answer = server.wait_until_ready() and stack.delete(account)
         healthy = subprocess.run(

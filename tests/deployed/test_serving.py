@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from support import only
 from wire import Wire, answer, hear, server_side
 
+from puffle_accounts import processes
 from puffle_accounts.hooks.hookspecs import GROUP
 
 #: What the master does before it forks, by gunicorn's own code, and then what its worker does.
@@ -65,8 +67,9 @@ HARMLESS = {
     *(
         f"puffle_accounts.{name}"
         for name in (
-            *("serving", "instrumented", "config", "environment", "logs", "context"),
-            *("text", "disguises", "streams", "errors", "clock", "scarcity"),
+            *("serving", "config", "environment", "logs", "context"),
+            *("text", "disguises", "streams", "errors", "clock", "processes"),
+            *(f"processes.{path.stem}" for path in Path(processes.__file__).parent.glob("*.py")),
             *("account", "resources", "hooks", "hooks.hookspecs"),
         )
     ),
