@@ -28,6 +28,7 @@ SMALLEST_PIPE = PAGE = 4096  # bytes
 WAL = 16  # MB of a segment
 #: Of a request, its key too: whoever writes an access log chooses what stands in it.
 EVERYTHING = "%(r)s %({authorization}i)s"
+FOLLOWED = "SELECT 1 FROM pg_stat_replication"
 SPARE = 2 << 20  # bytes that a group may have beyond what it has
 
 
@@ -147,9 +148,10 @@ def standby_of_postgresql(trial):
             yield
             with filled(disk):
                 _use_up_segments(cluster.a)
+                wait_until(lambda: not cluster.a.sql(FOLLOWED), 60)
                 yield
             _restarted(cluster.b)
-            wait_until(lambda: cluster.a.sql("SELECT 1 FROM pg_stat_replication"), 60)
+            wait_until(lambda: cluster.a.sql(FOLLOWED), 60)
             yield
 
 
@@ -344,7 +346,10 @@ def disk_of_log(trial):
         yield
         yield
         with filled(disk):
+            before = trial.said()
             yield
+            if trial.said() != before:
+                trial.found.append("the log's disk was not full")
         yield
 
 
