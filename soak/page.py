@@ -20,14 +20,17 @@ Two gunicorns of two workers behind nginx, a PostgreSQL with a synchronous stand
 of them through PgBouncer, two retriers, four providers, a collector of spans, 32 clients; faults
 in the database, in processes, in clocks and at providers, drawn from the seed. Afterwards the
 books are balanced account by account. The first rows must be zero. `before` and `after` are what
-services and retriers hold; a connection that nobody uses is kept for a minute.
+services and retriers hold; a connection that nobody uses is kept for a minute, and the memory is
+no leak: of one worker it stays as it was (`python -m bench.growth`, 2026-11-26, every other an
+e-mail delete, on a busy machine): under gevent 71.4 MB after 5,000 deletes, 71.5 MB after 40,000;
+under gthread 68.2 and 68.9 MB.
 """
 PLANTED = """
 ## Faults planted
 
 A run that finds nothing proves something only if it would have found it. Each of these was put
-into a copy of the product, and looked for by a short soak; where that found nothing, by the
-tests.
+into a copy of the product, and looked for by a short soak (2026-11-25), and by the tests alone
+(2026-11-26, the first that failed).
 """
 BAD = """
 ## Bad input
@@ -49,7 +52,8 @@ LIMITS = """
 ## Full disks, and other limits
 
 Each limit of a machine, reached by real means while a live service works: small disks that are
-filled, `RLIMIT_NOFILE`, `RLIMIT_AS`, cgroups for threads and memory, pipes and files for the log.
+filled, the worker's limits of descriptors and address space, cgroups for threads and memory,
+pipes and files for the log.
 16 accounts are deleted meanwhile, with a provider that fails; `0` is no answer within eight
 seconds. Afterwards there is more again, and the service must be well by itself. Wrong is another
 status than those that are right, a 503 or 500 without exactly one line that says why (of a full

@@ -165,7 +165,7 @@ FAULTS = (
     Fault(
         "what failed again is settled as done",
         ((ATTEMPT, "        if attempt.failures:\n", "        if not attempt:\n"),),
-        "tests/orphans/test_retry.py -k failure",
+        "tests/orphans/test_retry.py -k merely_fails",
     ),
     Fault(
         "a used key is not refused for another account",
