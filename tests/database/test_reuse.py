@@ -36,7 +36,7 @@ def test_a_database_whose_rows_have_changed_is_used_again_without_them(of_this_f
         "CREATE TABLE sends (account_id uuid REFERENCES accounts (id))",
         "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "GRANT SELECT ON accounts TO PUBLIC",
-        "DO $$BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = 5', current_database()); END$$",
+        "DO 'BEGIN EXECUTE format($$ALTER DATABASE %I SET jit = off$$, current_database()); END'",
         "DELETE FROM puffle_accounts_migrations WHERE name = '0005_hashed_ids'",
         "DROP TABLE api_keys",
     ],
