@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile every module afresh.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test quick lint mutants bench soak planted badinput reliability clean
+.PHONY: run test quick lint mutants bench soak planted badinput limits reliability clean
 
 run: $(READY)
 	$(BIN)/puffle-accounts demo
@@ -48,6 +48,9 @@ planted: $(READY)
 
 badinput: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m soak.bad_input $(ARGS)
+
+limits: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m soak.limits $(ARGS)
 
 reliability: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m soak.page

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -393,9 +394,14 @@ def test_what_has_no_end_after_the_head_is_not_read_until_the_deadline(beginning
 
 
 def test_a_body_that_swells_when_unpacked_is_not_unpacked_whole():
-    bomb = answer(404, gzip.compress(b"[" * 200_000_000), "Content-Encoding: gzip")
+    bomb = answer(404, gzip.compress(b"[" * 50_000_000, 1), "Content-Encoding: gzip")
     with serving(lambda connection, _: connection.sendall(bomb)) as (client, _, _):
-        assert failure(client).permanent
+        tracemalloc.start()
+        try:
+            assert failure(client).permanent
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
 
 
 class Echo:
@@ -724,6 +730,18 @@ def test_an_address_that_says_nothing_leaves_the_next_one_its_time(monkeypatch):
         client = upstream(f"http://provider.example:{wire.port}")
         with silence("127.0.0.2", wire.port), deadline(2):
             assert delete(client)
+
+
+def test_without_a_thread_to_look_a_name_up_in_it_is_a_failure_to_be_tried_again(monkeypatch):
+    """As gevent says it."""
+
+    def look_up(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    failed = failure(upstream("http://provider.example"))
+    assert "no connection (can't start new thread)" in str(failed)
+    assert not failed.permanent
 
 
 def test_an_ipv6_address_is_a_host_too():
