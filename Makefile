@@ -54,6 +54,7 @@ reliability: $(READY)
 # What the image is made of. In an environment of its own: these tools bring much along.
 TOOLS := .venv-tools/bin
 EXTRAS := postgres,gevent
+ALSO :=
 LOCK := deploy/requirements.lock
 
 $(TOOLS)/.ready:
@@ -65,7 +66,7 @@ $(TOOLS)/.ready:
 comma := ,
 UPGRADE := --upgrade
 lock: $(TOOLS)/.ready
-	$(TOOLS)/uv pip compile pyproject.toml $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) \
+	printf '%s\n' $(ALSO) | $(TOOLS)/uv pip compile pyproject.toml - $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) \
 	    --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	    $(UPGRADE) --quiet --output-file $(LOCK)
 
@@ -75,8 +76,7 @@ sbom: $(TOOLS)/.ready
 	build/image/bin/pip install --quiet --require-hashes --only-binary :all: --requirement $(LOCK)
 	build/image/bin/pip install --quiet --no-deps .
 	build/image/bin/pip uninstall --quiet --yes pip setuptools
-	$(TOOLS)/cyclonedx-py environment --output-reproducible \
-	    --output-file build/sbom.json build/image/bin/python
+	$(TOOLS)/cyclonedx-py environment --output-reproducible --output-file build/sbom.json build/image/bin/python
 
 audit: $(TOOLS)/.ready
 	$(TOOLS)/pip-audit --strict --require-hashes --disable-pip --requirement $(LOCK)

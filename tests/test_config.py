@@ -471,6 +471,7 @@ def test_settings_that_gunicorn_would_stumble_over_are_one_line(capsys, argument
     [
         ("puffle_accounts serve", {"WEB_CONCURRENCY": "abc"}),
         ("puffle_accounts demo", {"WEB_CONCURRENCY": "abc"}),
+        ("flask --app wsgi serve", {"WEB_CONCURRENCY": "abc"}),
         ("gunicorn wsgi:app", {"WEB_CONCURRENCY": "99999999"}),
         ("gunicorn wsgi:app", {"PORT": "-1"}),
         ("gunicorn wsgi:app", {"LISTEN_FDS": "abc"}),
@@ -478,7 +479,8 @@ def test_settings_that_gunicorn_would_stumble_over_are_one_line(capsys, argument
     ],
 )
 def test_a_start_that_gunicorn_would_stumble_over_ends_with_one_line(words, environ):
-    ended = run_forked(*words.split(), **environ)
+    quiet = {"PUFFLE_DISABLED_PLUGINS": "agentmail,instantly,unipile"}
+    ended = run_forked(*words.split(), **environ, **quiet)
     said = (ended.stdout + ended.stderr).splitlines()
     [line] = [each for each in said if "Starting gunicorn" not in each]
     assert all(name in line for name in environ)

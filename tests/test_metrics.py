@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections import defaultdict
 from types import SimpleNamespace
 
@@ -83,6 +85,17 @@ def value(metric, **attributes):
         if all(dict(key).get(f"puffle.{n}".replace("_", ".")) == v for n, v in attributes.items())
     ]
     return found.get("value", found.get("count"))
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed: apt-get install prometheus"
+)
+def test_each_alert_fires_when_it_should_and_on_a_day_like_any_other_none_does():
+    tests = ROOT / "tests" / "deployed" / "alerts.yml"
+    told = subprocess.run(["promtool", "test", "rules", tests], capture_output=True, text=True)
+    assert told.returncode == 0, told.stdout + told.stderr
+    fired = re.findall(r'alertname="(\w+)"', tests.read_text())
+    assert set(fired) == {rule["alert"] for rule in RULES}
 
 
 @only("postgresql")

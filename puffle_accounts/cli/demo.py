@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from puffle_accounts.cli.terminal import Command
 from puffle_accounts.processes import inherited
 from puffle_accounts.text import one_line
 
@@ -63,7 +64,7 @@ def _variables(_: click.Context, __: click.Parameter, given: tuple[str, ...]) ->
     return {name: value for name, _, value in (each.partition("=") for each in given)}
 
 
-@click.command("demo")
+@click.command("demo", cls=Command)
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(1, 65535))
 @click.option(
     "--provider",

@@ -8,11 +8,13 @@ import sys
 
 import click
 
+from puffle_accounts.cli.terminal import Command
 from puffle_accounts.processes import SETTINGS, inherited
 
 
 @click.command(
     "serve",
+    cls=Command,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[GUNICORN ARGUMENTS]")

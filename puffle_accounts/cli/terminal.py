@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -37,14 +38,33 @@ class Group(AppGroup):
         Raises:
             click.ClickException: configuration, schema or database stand in the way.
         """
-        try:
+        with _in_one_line():
             return super().invoke(ctx)
-        except ConfigError as error:
-            raise Unusable(one_line(error)) from error
-        except SchemaError as error:
-            raise click.ClickException(one_line(error)) from error
-        except (DatabaseUnavailable, PeeweeException) as error:
-            raise click.ClickException(_database_said(error)) from error
+
+
+class Command(click.Command):
+    """A command that does so where it stands alone, as under `flask`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it.
+
+        Raises:
+            click.ClickException: configuration, schema or database stand in the way.
+        """
+        with _in_one_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise Unusable(one_line(error)) from error
+    except SchemaError as error:
+        raise click.ClickException(one_line(error)) from error
+    except (DatabaseUnavailable, PeeweeException) as error:
+        raise click.ClickException(_database_said(error)) from error
 
 
 def _database_said(error: Exception) -> str:
