@@ -10,13 +10,14 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile every module afresh.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test quick lint mutants bench soak planted badinput reliability lock sbom audit clean
+.PHONY: run test quick lint mutants bench soak planted badinput limits reliability lock sbom audit clean
 
 run: $(READY)
 	$(BIN)/puffle-accounts demo
 
+# Coverage is of all tests, so it is not measured where some are asked for. Line by line: coverage report.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(or $(ARGS),--cov --cov-report=)
 
 # Without the tool for the published interface: to import it takes longer than most of these tests.
 QUICK := --quick -p no:schemathesis --ignore tests/api/test_openapi.py
@@ -47,6 +48,9 @@ planted: $(READY)
 
 badinput: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m soak.bad_input $(ARGS)
+
+limits: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m soak.limits $(ARGS)
 
 reliability: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m soak.page

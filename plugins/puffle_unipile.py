@@ -17,7 +17,7 @@ RESOURCE_IDS = ("provider_account_id",)
 
 def _is_gone(body: Mapping[str, Any]) -> bool:
     """Whether a 404 is Unipile's: v1 names the error, v2 has an envelope of its own."""
-    kind = str(body.get("type", ""))
+    kind = str(body.get("type"))
     v1 = kind == "errors/resource_not_found"
     v2 = body.get("object") == "Error" and kind.startswith("api/")
     return v1 or v2

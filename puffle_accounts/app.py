@@ -9,7 +9,7 @@ from flask import Flask, Request
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import MapAdapter
 
-from puffle_accounts import cli, database, gauges, logs, start
+from puffle_accounts import cli, database, gauges, logs, start, streams
 from puffle_accounts.api import problems, views
 from puffle_accounts.config import Config
 from puffle_accounts.database.models import MODELS
@@ -43,6 +43,7 @@ def create_app(environ: Mapping[str, str] | None = None, plugins: Plugins | None
     Raises:
         ConfigError: a variable has a value that cannot be used.
     """
+    streams.replace_closed()
     environ = os.environ if environ is None else environ
     hide_secrets_of(environ)
     config = Config.from_environ(environ)

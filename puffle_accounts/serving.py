@@ -12,12 +12,14 @@ import os
 from importlib.util import find_spec
 from math import ceil
 
+from puffle_accounts import streams
 from puffle_accounts.config import GRACE, Config
 from puffle_accounts.environment import text
 from puffle_accounts.errors import ConfigError
 from puffle_accounts.processes import inherited, instrumented, logger, master, rehearsal, worker
 from puffle_accounts.processes.refusal import refuse
 
+streams.replace_closed()  # before anything is said, or opened
 try:
     inherited.tidy(os.environ)
     _port = text(os.environ, "PORT")

@@ -164,6 +164,16 @@ def _lost(_: logging.LogRecord) -> None:
     log.error("log.lost", extra={"reason": reason})
 
 
+def replace_closed() -> None:
+    """Let a stream that was closed before this process began lead nowhere, instead of failing.
+
+    Its number would be that of the next file or socket, and take what is meant for the stream.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
+
+
 _outlets: dict[tuple[int, int, int], Outlet] = {}  # a stream has one, or lines would pass another
 
 

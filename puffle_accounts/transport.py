@@ -354,6 +354,8 @@ class Transport:
                 raise
         except TimeoutError:
             raise NoAnswer(f"no connection within {step.seconds:.1f} s") from None
+        except RuntimeError as error:  # gevent looks a name up in a thread, and none is left
+            raise NoAnswer(f"no connection ({error})") from None
         return connection
 
     def _dial(self, clock: Clock) -> socket.socket:

@@ -8,17 +8,15 @@ not taken for another's.
 import re
 import time
 import uuid
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import requests
-from support import Gunicorn, Stack
 from wire import Wire, hear
 
 from puffle_accounts import clock
 from puffle_accounts.database.models import AccountRow
-from puffle_accounts.demo.sandbox import Sandbox
+from soak.live import Trial
 from soak.odd_answers import odd, told
 
 AT_ONCE = 8
@@ -50,39 +48,26 @@ class Provider(Wire):
                 return
 
 
-class Answers:
+class Answers(Trial):
     """All cases against one worker class and one database."""
 
+    INPUT = "odd answers of a provider"
+    UNWANTED = (*Trial.UNWANTED, "plugin.failed")
+
     def __init__(self, worker_class, database_url, seed, count, folder):
+        super().__init__(worker_class, database_url, folder)
         self._seed, self._count = seed, count
-        self._worker_class, self._url, self._folder = worker_class, database_url, folder
-        self.found = []
-        self.kinds = Counter()
 
     def work(self):
         """Send all; return what came of it."""
-        with Sandbox() as sandbox, Provider(self._seed) as provider:
-            stack = Stack(self._url, sandbox, PUFFLE_TEARDOWN_TIMEOUT=f"{TEARDOWN:g}")
-            stack.environ["UNIPILE_BASE_URL"] = provider.url
-            words = ("--worker-class", self._worker_class)
-            server = Gunicorn(stack, self._folder / "log", *words).wait_until_ready()
-            try:
+        with Provider(self._seed) as provider:
+            environ = {"UNIPILE_BASE_URL": provider.url, "PUFFLE_TEARDOWN_TIMEOUT": f"{TEARDOWN:g}"}
+            with self.service(**environ) as (stack, server):
                 workers, before = _workers(server)
                 for first in range(0, self._count, BATCH):
                     self.send(stack, range(first, min(first + BATCH, self._count)))
                 self._look_at(server, workers, before)
-            finally:
-                server.kill()
-                stack.database.close_all()
-        return {
-            "worker class": self._worker_class,
-            "database": self._url.partition(":")[0],
-            "input": "odd answers of a provider",
-            "cases": self._count,
-            "answers": dict(sorted(self.kinds.items())),
-            "wrong": len(self.found),
-            "found": self.found[:20],
-        }
+        return self.result()
 
     def send(self, stack, numbers):
         """Delete an account for each number, and judge what came of it."""
@@ -111,7 +96,7 @@ class Answers:
     def _judge(self, number, answer, ended, reason):
         answer_given = odd(self._seed, number)
         name = "told apart" if number % EVERY == 0 else answer_given.name
-        self.kinds[name] += 1
+        self.answers[name] += 1
         why = _wrong(answer, ended, reason)
         if number % EVERY == 0:
             why = why or (f"told/{number}" not in (reason or "") and f"another's: {reason}")
@@ -122,9 +107,6 @@ class Answers:
             self.found.append(f"{number} {name}: {why}: {sent!r}")
 
     def _look_at(self, server, workers, before):
-        log = server.log.read_text()
-        words = ("Traceback", "request.failed", "plugin.failed")
-        self.found += [f"the log has {word}" for word in words if word in log]
         now, size = _workers(server)
         if now != workers:
             self.found.append("a worker was lost")

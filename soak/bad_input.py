@@ -2,7 +2,7 @@
 
     make badinput ARGS='--cases 20000 --answers 5000 --seed 7'
 
-Bytes on a socket, what schemathesis draws, odd answers of a provider, odd rows.
+Bytes on a socket, what schemathesis draws, odd answers of a provider and bombs, odd rows.
 
 No 500, no hang, no traceback, no worker lost, no answer to another request, nothing ended.
 """
@@ -14,7 +14,6 @@ import socket
 import sys
 import tempfile
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -24,13 +23,14 @@ import httptools
 import psutil
 import psycopg
 from postgresql import postgres_server
-from support import ROOT, Gunicorn, Stack
+from support import ROOT
 
-from puffle_accounts.demo.sandbox import Sandbox
 from soak.bad_answers import Answers as OddAnswers
+from soak.bad_bombs import Bombs
 from soak.bad_requests import Requests
 from soak.bad_rows import Rows
 from soak.conforming import Conforming
+from soak.live import Trial
 
 CLASSES = ("gevent", "gthread")
 PATIENCE = 10.0  # seconds for an answer, or the end of the connection
@@ -94,37 +94,24 @@ def wrong(case, answers):
     return "the smuggled request was answered" if "smuggled" in answers.ids else None
 
 
-class Run:
+class Run(Trial):
     """All cases against one worker class."""
 
+    INPUT = "bytes on a socket"
+
     def __init__(self, worker_class, database_url, seed, count, folder):
-        self.worker_class, self.seed, self.count = worker_class, seed, count
-        self.database_url, self.folder = database_url, folder
-        self.found = []
-        self.statuses = Counter()
+        super().__init__(worker_class, database_url, folder)
+        self.seed, self.count = seed, count
 
     def work(self):
         """Send all; return what came of it."""
-        with Sandbox() as sandbox:
-            stack = Stack(self.database_url, sandbox)
+        with self.service() as (stack, server):
             victim = stack.add_linkedin()
             stack.database.close_all()
-            words = ("--worker-class", self.worker_class)
-            server = Gunicorn(stack, self.folder / "log", *words).wait_until_ready()
-            try:
-                self._send_all(server, Requests(stack.key, victim))
-                self._look_at(server, stack, victim)
-            finally:
-                server.kill()
-        return {
-            "worker class": self.worker_class,
-            "database": self.database_url.partition(":")[0],
-            "input": "bytes on a socket",
-            "cases": self.sent,
-            "answers": dict(sorted(self.statuses.items())),
-            "wrong": len(self.found),
-            "found": self.found[:20],
-        }
+            self._send_all(server, Requests(stack.key, victim))
+            if stack.row(victim)["status"] != "connected" or stack.sandbox.calls:
+                self.found.append("an account was ended")
+        return self.result() | {"cases": self.sent}
 
     def _send_all(self, server, requests):
         workers = _workers(server)
@@ -140,16 +127,10 @@ class Run:
 
     def _judge(self, case, answers):
         if answers:
-            self.statuses.update(map(str, answers.statuses or ["none"]))
+            self.answers.update(map(str, answers.statuses or ["none"]))
         why = wrong(case, answers)
         if why:
             self.found.append(f"{case.name[:300]}: {why}")
-
-    def _look_at(self, server, stack, victim):
-        log = server.log.read_text()
-        self.found += [f"the log has {word}" for word in ("Traceback", "internal") if word in log]
-        if stack.row(victim)["status"] != "connected" or stack.sandbox.calls:
-            self.found.append("an account was ended")
 
 
 def _workers(server):
@@ -166,6 +147,7 @@ def runs(given, worker_class, url_of, folder):
     yield Run(worker_class, url_of("bytes"), seed, given.cases, folder)
     yield Conforming(worker_class, url_of("conforming"), seed, given.cases // 4, folder)
     yield OddAnswers(worker_class, url_of("answers"), seed, given.answers, folder)
+    yield Bombs(worker_class, url_of("bombs"), folder)
     if given.rows:
         yield Rows(worker_class, url_of("rows"), folder)
 

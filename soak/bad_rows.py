@@ -5,12 +5,9 @@ it never calls the providers anew for each 500.
 """
 
 import json
-from collections import Counter
-
-from support import Gunicorn, Stack
 
 from puffle_accounts.account import ID_COLUMNS
-from puffle_accounts.demo.sandbox import Sandbox
+from soak.live import Trial
 
 OURS = ("type", "status", "display_name", *ID_COLUMNS)
 OTHERS = ("profile_url", "warmup_status", "first_name", "signature", "instantly_tag_id")
@@ -99,40 +96,21 @@ def values(sqlite):
             yield column, mark, text
 
 
-class Rows:
+class Rows(Trial):
     """All rows of one database, under one worker class, of either type, with providers that
     answer well and that fail."""
 
-    def __init__(self, worker_class, database_url, folder):
-        self._worker_class, self._url, self._folder = worker_class, database_url, folder
-        self.found, self.answers, self.refused_by = [], Counter(), Counter()
+    INPUT = "odd rows"
+    UNWANTED = ("request.failed",)  # what is refused is told with its traceback
 
     def work(self):
         """Write and delete all; return what came of it."""
-        with Sandbox() as sandbox:
-            stack = Stack(self._url, sandbox)
-            words = ("--worker-class", self._worker_class)
-            server = Gunicorn(stack, self._folder / "log", *words).wait_until_ready()
-            try:
-                self._try_all(stack, sandbox)
-                log = server.log.read_text()
-                if "request.failed" in log:
-                    self.found.append("the log has an internal error")
-            finally:
-                server.kill()
-                stack.database.close_all()
-        return {
-            "worker class": self._worker_class,
-            "database": self._url.partition(":")[0],
-            "input": "odd rows",
-            "cases": sum(self.answers.values()),
-            "answers": dict(self.answers),
-            "wrong": len(self.found),
-            "found": self.found[:20],
-        }
+        with self.service() as (stack, _):
+            self._try_all(stack)
+        return self.result()
 
-    def _try_all(self, stack, sandbox):
-        sqlite = self._url.startswith("sqlite")
+    def _try_all(self, stack):
+        sandbox, sqlite = stack.sandbox, self.database_url.startswith("sqlite")
         for mode in ("ok", "fail"):
             for provider in ("unipile", "agentmail", "instantly"):
                 sandbox.behave(provider, mode)

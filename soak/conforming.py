@@ -4,7 +4,6 @@ Every answer conforms to the document, carries its request's `X-Request-ID`, and
 """
 
 import uuid
-from collections import Counter
 from importlib.resources import files
 
 import schemathesis
@@ -17,9 +16,8 @@ from schemathesis.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from support import Gunicorn, Stack
 
-from puffle_accounts.demo.sandbox import Sandbox
+from soak.live import Trial
 
 PATH = "/api/accounts/{id}"
 CHECKS = [
@@ -30,36 +28,20 @@ CHECKS = [
 ]
 
 
-class Conforming:
+class Conforming(Trial):
     """All cases against one worker class and one database."""
 
+    INPUT = "drawn from openapi.yaml"
+
     def __init__(self, worker_class, database_url, seed, count, folder):
-        self._worker_class, self._url, self._seed = worker_class, database_url, seed
-        self._count, self._folder = count, folder
-        self.found, self.answers = [], Counter()
+        super().__init__(worker_class, database_url, folder)
+        self._seed, self._count = seed, count
 
     def work(self):
         """Send all; return what came of it."""
-        with Sandbox() as sandbox:
-            stack = Stack(self._url, sandbox)
-            words = ("--worker-class", self._worker_class)
-            server = Gunicorn(stack, self._folder / "log", *words).wait_until_ready()
-            try:
-                self._send_all(stack)
-                if "Traceback" in server.log.read_text():
-                    self.found.append("the log has a traceback")
-            finally:
-                server.kill()
-                stack.database.close_all()
-        return {
-            "worker class": self._worker_class,
-            "database": self._url.partition(":")[0],
-            "input": "drawn from openapi.yaml",
-            "cases": sum(self.answers.values()),
-            "answers": dict(sorted(self.answers.items())),
-            "wrong": len(self.found),
-            "found": self.found[:20],
-        }
+        with self.service() as (stack, _):
+            self._send_all(stack)
+        return self.result()
 
     def _send_all(self, stack):
         document = yaml.safe_load(

@@ -21,32 +21,44 @@ from puffle_accounts.demo.sandbox import Sandbox
 from puffle_accounts.hooks.hookspecs import GROUP
 
 OF_THE_SERVICE = ("DATABASE_URL", "PUFFLE_", "UNIPILE_", "INSTANTLY_", "AGENTMAIL_", "OTEL_")
+SERVERS = {"postgres", "gunicorn", "demo"}
 PROCESSES = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="leave out what needs a server")
+    parser.addoption("--in-process", action="store_true", help="leave out what starts a process")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With --quick a test skips itself where it starts a process, so that nobody has to mark it."""
-    if config.getoption("quick") and not config.getoption("numprocesses", None):
+    """A test skips itself where it starts a process it must not, so that nobody has to mark it."""
+    left_out = config.getoption("quick") or config.getoption("in_process")
+    if left_out and not config.getoption("numprocesses", None):
         sys.addaudithook(_skip_at_a_process)
 
 
-def _skip_at_a_process(event: str, _: object) -> None:
-    if event in PROCESSES and "PYTEST_CURRENT_TEST" in os.environ:
+def _skip_at_a_process(event: str, words: tuple) -> None:
+    cheap = words[:1] == ("openssl",)
+    if event in PROCESSES and not cheap and "PYTEST_CURRENT_TEST" in os.environ:
         pytest.skip("it starts a process")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --quick nothing is begun that needs a server, by its fixtures, or is marked as slow."""
-    if config.getoption("quick"):
-        left_out = {item for item in items if _needs_a_server(item) or _is_slow(item)}
+    """With --quick nothing is begun that needs a server, by its fixtures, or is marked as slow.
+
+    With --in-process the sandbox, which is in this process, is no server. What that would leave
+    out is not counted for the coverage either, for it costs more than it tells.
+    """
+    beyond = {item for item in items if _needs(SERVERS, item) or _is_slow(item)}
+    if config.getoption("quick") or config.getoption("in_process"):
+        quick = config.getoption("quick")
+        left_out = beyond | {item for item in items if quick and _needs({"sandbox"}, item)}
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
     elif hasattr(config, "workerinput"):
         items[:] = _dealt(items, config.workerinput["workercount"])
+    for item in beyond:
+        item.add_marker("no_cover")
 
 
 def _dealt(items: list[pytest.Item], hands: int) -> list[pytest.Item]:
@@ -70,11 +82,10 @@ def _starts_processes(item: pytest.Item) -> bool:
     return "deployed" in item.path.parts or not own.isdisjoint(item.fixturenames)
 
 
-def _needs_a_server(item: pytest.Item) -> bool:
+def _needs(servers: set[str], item: pytest.Item) -> bool:
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     return (
-        not {"postgres", "gunicorn", "demo", "sandbox"}.isdisjoint(item.fixturenames)
-        or parameters.get("database_url") == "postgresql"
+        not servers.isdisjoint(item.fixturenames) or parameters.get("database_url") == "postgresql"
     )
 
 

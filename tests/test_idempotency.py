@@ -16,6 +16,7 @@ from urllib3 import Retry
 from wire import Wire
 
 from puffle_accounts import clock, idempotency, keys
+from puffle_accounts.errors import DatabaseUnavailable
 
 HOUR = timedelta(hours=1)
 LONG_AGO = clock.stamp(clock.now() - timedelta(days=1000))
@@ -97,7 +98,7 @@ def test_one_to_255_printable_characters_are_a_key(live, form, key):
 @pytest.mark.parametrize(
     "key",
     ["", '""', "k" * 256, f'"{"k" * 256}"', "a\tb", "\x7f", "sch\xf6n", "\xe2\x82\xac", "\xa0"],
-    ids=lambda key: ascii(key)[:20],
+    ids=lambda key: key.encode().hex()[:20],
 )
 def test_any_other_key_is_refused_before_anything_is_done(live, key):
     account = live.add_linkedin()
@@ -486,6 +487,17 @@ def test_a_machine_that_has_no_thread_left_for_the_sweep_still_serves(live, monk
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert live.delete(live.add_linkedin(), Idempotency_Key="k").status_code == 200
+
+
+@only("sqlite")
+def test_a_sweep_that_the_database_forbids_is_told_and_harms_nobody(live, events, monkeypatch):
+    def away(keys):
+        raise DatabaseUnavailable("out for lunch")
+
+    monkeypatch.setattr(idempotency.IdempotencyKeys, "sweep", away)
+    assert live.delete(live.add_linkedin(), Idempotency_Key="k").status_code == 200
+    wait_until(lambda: "idempotency.not_swept" in dict(events()))
+    assert dict(events())["idempotency.not_swept"]["reason"] == "out for lunch"
 
 
 def test_very_many_keys_are_swept_a_few_at_a_time_and_none_that_is_remembered(stack, monkeypatch):

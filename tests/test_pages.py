@@ -121,11 +121,20 @@ def test_the_index_has_every_page_once():
     )
 
 
-def test_the_changelog_has_the_version():
+def test_the_readme_tells_how_much_the_tests_come_by():
+    said = re.search(r"at\s+least\s+(\d+) % of all lines and branches", PAGES[0].read_text())
+    assert said[1] == _setup()["coverage:report"]["fail_under"]
+
+
+def _setup() -> configparser.ConfigParser:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
+    return setup
+
+
+def test_the_changelog_has_the_version():
     released = re.findall(r"^## \[(\d.*?)\] - \d{4}-\d\d-\d\d$", CHANGELOG, re.MULTILINE)
-    assert released[0] == setup["metadata"]["version"]
+    assert released[0] == _setup()["metadata"]["version"]
     assert len(released) == len(re.findall(r"^## ", CHANGELOG, re.MULTILINE)) - 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -134,6 +135,43 @@ def test_failures_with_two_ids_in_turn_are_two_orphans(live):
     live.change(account_id, status="connected", metadata={KEY: 2})
     live.delete(account_id)
     assert {orphan["account"]["metadata"][KEY] for orphan in live.orphans()} == {1, 2}
+
+
+@pytest.mark.parametrize("spared", [False, True])
+def test_what_a_plugin_does_not_declare_makes_no_second_orphan(live, spared):
+    def fail(account):
+        raise TeardownFailed("left")
+
+    plugin = plugin_of("crm", RESOURCE_IDS=(f"metadata.{KEY}",), teardown_account=hookimpl(fail))
+    use_plugins(live, plugin)
+    if spared:
+        live.add(type="email", metadata={KEY: 1})
+    account_id = live.add(type="linkedin", metadata={KEY: 1}, email_address="old@a.example")
+    live.delete(account_id)
+    live.change(account_id, status="connected", email_address="new@a.example")
+    live.delete(account_id)
+    [orphan] = live.orphans()
+    assert orphan["account"]["email_address"] == "new@a.example"
+    assert orphan["attempts"] == (0 if spared else 2)
+
+
+def test_what_is_left_of_a_resource_that_the_row_still_names_is_no_orphan_if_made_good(live):
+    """Whatever else of the account has changed meanwhile."""
+    seen = []
+
+    @hookimpl
+    def teardown_account(account):
+        seen.append(account.email_address)
+        if len(seen) == 1:
+            live.change(account_id, email_address="new@a.example")
+            raise TeardownFailed("not now")
+        return "done"
+
+    fields = (f"metadata.{KEY}",)
+    use_plugins(live, plugin_of("crm", RESOURCE_IDS=fields, teardown_account=teardown_account))
+    account_id = live.add(type="email", metadata={KEY: 1}, email_address="old@a.example")
+    assert live.delete(account_id).headers["Teardown-Status"] == "complete"
+    assert (seen, live.orphans()) == (["old@a.example", "new@a.example"], [])
 
 
 def test_so_they_are_for_a_plugin_that_declares_nothing(live):
@@ -417,7 +455,9 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("value", "compared"), VALUES, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize(
+    ("value", "compared"), VALUES, ids=lambda value: re.sub(r"\W", "-", repr(value))[:20]
+)
 def test_a_value_is_a_text_or_a_whole_number(value, compared):
     snapshot = account(metadata={"k": value})
     assert resources.named(snapshot, ("metadata.k",)).get("metadata.k") == compared

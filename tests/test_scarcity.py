@@ -13,16 +13,20 @@ from types import SimpleNamespace
 
 import pytest
 from gevent import get_hub
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.config import Config
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from puffle_accounts.processes import scarcity
+
+WAIT = TConn.wait_for_data
 
 
 @contextmanager
 def no_descriptor_left():
     """This process can open nothing more, not even in place of what others close meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    os.close(lowest := os.open(os.devnull, os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
     try:
         yield
     finally:
@@ -31,7 +35,9 @@ def no_descriptor_left():
 
 def test_who_cannot_be_accepted_is_accepted_once_there_is_room(events):
     accepted = []
-    accept = scarcity.patient(lambda listener: accepted.append(listener.accept()[0]))
+    accept = scarcity.patient(
+        lambda listener: accepted.append(listener.accept()[0]), scarcity.Complaint()
+    )
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname()),
@@ -52,7 +58,7 @@ def test_any_other_error_of_a_listener_is_not_hidden():
         raise OSError(errno.EBADF, "closed")
 
     with pytest.raises(OSError, match="closed"):
-        scarcity.patient(accept)(None)
+        scarcity.patient(accept, scarcity.Complaint())(None)
 
 
 def test_without_a_new_thread_those_that_are_there_do_the_work(monkeypatch, events):
@@ -72,13 +78,32 @@ def test_without_a_new_thread_those_that_are_there_do_the_work(monkeypatch, even
     assert "service.scarce" in [event for event, _ in events()]
 
 
-def test_gunicorns_threads_endure_it():
+def test_a_request_is_waited_for_without_a_descriptor():
+    """gunicorn takes one for each connection, and closes the connection where there is none."""
+    wait = scarcity.frugal(TConn.wait_for_data, scarcity.Complaint())
+    ours, theirs = socket.socketpair()
+    with ours, theirs, no_descriptor_left():
+        connection = TConn(Config(), ours, None, None)
+        assert not wait(connection, 0.01)
+        theirs.send(b"x")
+        assert wait(connection, 20)
+    with pytest.raises(OSError, match="closed"), no_descriptor_left():
+        scarcity.frugal(_closed, scarcity.Complaint())(None, 1)
+
+
+def _closed(*_):
+    raise OSError(errno.EBADF, "closed")
+
+
+def test_gunicorns_threads_endure_it(monkeypatch):
     """What is replaced is what its worker has, and has not used yet."""
+    monkeypatch.setattr(TConn, "wait_for_data", WAIT)
     assert issubclass(scarcity.Threads, type(_pool()))
     worker = SimpleNamespace(tpool=None, accept=ThreadWorker.accept, cfg=SimpleNamespace(threads=2))
     scarcity.endure(worker)
     assert isinstance(worker.tpool, scarcity.Threads)
     assert worker.accept is not ThreadWorker.accept
+    assert TConn.wait_for_data is not WAIT
     worker.tpool.shutdown()
 
 

@@ -163,6 +163,28 @@ def test_a_worker_answers_whatever_becomes_of_its_logs_reader(stack, tmp_path):
     assert server.stop() == 0
 
 
+@only("sqlite")
+def test_a_process_whose_streams_are_closed_does_its_work(stack):
+    """As a daemon's may be. What it opens next would have their numbers."""
+    ended = subprocess.run(
+        ("sh", "-c", 'exec "$@" 1>&- 2>&-', "sh", sys.executable, "-c", CLOSED),
+        env=stack.process_environ(),
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert ended.returncode == 0
+
+
+CLOSED = """
+import os, sys
+import puffle_accounts.serving  # as gunicorn's master does
+from puffle_accounts.__main__ import main
+assert os.open("/dev/null", os.O_RDONLY) > 2
+sys.argv = ["puffle-accounts", "orphans", "retry"]
+main()
+"""
+
+
 # Standard output that is not UTF-8
 
 NAME = "Zoë 日本"

@@ -11,14 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from wire import KEY, Wire, answer, deadline, hear, server_side, upstream
 
+from puffle_accounts import transport
 from puffle_accounts.errors import ConfigError, UpstreamFailed
 from puffle_accounts.upstream import Upstream
 
@@ -289,6 +290,7 @@ ANSWERS = [
     (answer(200), True),
     (b"HTTP/1.1 204 x\r\n\r\n", True),
     (b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", True),
+    (b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n2 \r\n{}\r\n0\r\n\r\n", True),
     (answer(200, gzip.compress(b"{}" * 4000), "Content-Encoding: gzip"), True),
     (answer(200, b"<html>"), UpstreamFailed),
     (answer(404, GONE), False),
@@ -321,6 +323,38 @@ def test_an_answer_that_closes_the_connection_is_believed():
         assert delete(client)
         assert delete(client)
         assert wire.connections == 2
+
+
+def test_a_connection_whose_answer_says_its_length_in_two_ways_serves_no_other_call():
+    doubtful = b"HTTP/1.1 200 x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def script(connection, _):
+        connection.sendall(doubtful + b"2\r\n{}\r\n0\r\n\r\n")
+
+    with serving(script) as (client, _, wire):
+        assert delete(client)
+        assert delete(client)
+        assert wire.connections == 2
+
+
+def test_headers_of_one_name_are_one_and_no_more_of_a_body_is_wanted_than_asked_for():
+    received = transport.Answer()
+    received.take(b"HTTP/1.1 200 x\r\nVia: a\r\nVia: b\r\nContent-Length: 9\r\n\r\nabc")
+    assert received.header("via") == "a, b"
+    assert (received.wants(4), received.wants(3)) == (True, False)
+
+
+def test_a_head_without_end_is_no_answer():
+    received = transport.Answer()
+    received.take(b"HTTP/1.1 200 x\r\nX: ")
+    with pytest.raises(transport.NoAnswer, match=r"^no connection \(the head .+ has no end\)$"):
+        received.take(b"a" * transport.MOST_HEAD)
+
+
+@pytest.mark.parametrize("value", ["a\rX-Other: b", "a\nX-Other: b"])
+def test_no_header_can_smuggle_in_another(value):
+    with pytest.raises(ValueError, match=r"^a line break in a header$"):
+        transport._head("DELETE / HTTP/1.1", {"X-Request-ID": value})
 
 
 @pytest.mark.parametrize("status", [200, 404, 500])
@@ -360,9 +394,14 @@ def test_what_has_no_end_after_the_head_is_not_read_until_the_deadline(beginning
 
 
 def test_a_body_that_swells_when_unpacked_is_not_unpacked_whole():
-    bomb = answer(404, gzip.compress(b"[" * 200_000_000), "Content-Encoding: gzip")
+    bomb = answer(404, gzip.compress(b"[" * 50_000_000, 1), "Content-Encoding: gzip")
     with serving(lambda connection, _: connection.sendall(bomb)) as (client, _, _):
-        assert failure(client).permanent
+        tracemalloc.start()
+        try:
+            assert failure(client).permanent
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
 
 
 class Echo:
@@ -433,6 +472,7 @@ def test_no_proxy_is_heeded(monkeypatch, exempt):
     with serving(lambda connection, _: connection.sendall(OK)) as (client, provider, _):
         assert delete(client)
         assert provider.heard[0].startswith(b"DELETE /things/t-1 HTTP/1.1\r\n")
+        assert b"content-" not in provider.heard[0].lower()  # it has no body
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -476,6 +516,32 @@ def test_a_ca_bundle_that_is_not_there_is_told_by_its_variable(monkeypatch, tmp_
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
     with pytest.raises(ConfigError, match="REQUESTS_CA_BUNDLE"):
         upstream("https://provider.invalid")
+
+
+def test_a_ca_bundle_may_be_a_folder(certificate, monkeypatch, tmp_path):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    with serving(lambda connection, _: connection.sendall(OK), server_side(certificate)) as (
+        client,
+        *_,
+    ):
+        assert "its certificate: self-signed" in str(failure(client))
+
+
+def test_a_name_that_ends_in_the_roots_dot_has_the_certificate_of_the_one_without(
+    certificate, monkeypatch
+):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    named(monkeypatch, "127.0.0.1")
+    with serving(lambda connection, _: connection.sendall(OK), server_side(certificate)) as (
+        _,
+        _,
+        wire,
+    ):
+        assert delete(upstream(f"https://localhost.:{wire.port}"))
+        elsewhere = failure(upstream(f"https://provider.example:{wire.port}"))
+        assert str(elsewhere).endswith(
+            "its certificate: Hostname mismatch; check REQUESTS_CA_BUNDLE)"
+        )
 
 
 def test_the_clock_runs_under_tls_too(certificate, monkeypatch):
@@ -555,11 +621,82 @@ def test_a_proxy_that_cannot_be_used_is_told_at_the_start(value, monkeypatch):
         upstream("http://provider.invalid")
 
 
-@pytest.mark.skipif(find_spec("socks") is not None, reason="PySocks is installed")
 def test_a_socks_proxy_without_what_it_needs_is_told_at_the_start(monkeypatch):
+    monkeypatch.setattr(transport, "find_spec", lambda name: None)
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ConfigError, match="socks"):
         upstream("http://provider.invalid")
+
+
+class Socks:
+    """A SOCKS proxy (RFC 1928, 1929), which is the provider too."""
+
+    def __init__(self):
+        self.heard: list[bytes] = []
+
+    def __call__(self, connection, _):
+        asked = connection.recv(99)
+        if asked[0] == 5:
+            method = asked[-1:]
+            connection.sendall(b"\x05" + method)
+            if method == b"\x02":
+                self.heard.append(connection.recv(99))
+                connection.sendall(b"\x01\0")
+            asked = connection.recv(99)
+        self.heard.append(asked)
+        connection.sendall(b"\x05\0\0\x01" if asked[0] == 5 else b"\0\x5a")
+        connection.sendall(bytes(6))
+        self.heard.append(hear(connection))
+        connection.sendall(OK)
+
+
+SIGNED_ON = b"\x01\x03ada\x07hunter2"
+TO_A_NAME = b"\x05\x01\0\x03\x10provider.invalid\0\x50"
+TO_AN_ADDRESS = b"\x05\x01\0\x01\x7f\0\0\x01\0\x50"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "provider", "heard"),
+    [
+        ("socks5h://ada:hunter2@", "provider.invalid", [SIGNED_ON, TO_A_NAME]),
+        ("socks5://", "127.0.0.1", [TO_AN_ADDRESS]),
+        ("socks4a://", "provider.invalid", [b"\x04\x01\0\x50\0\0\0\x01\0provider.invalid\0"]),
+        ("socks4://", "127.0.0.1", [b"\x04\x01\0\x50\x7f\0\0\x01\0"]),
+    ],
+)
+def test_a_socks_proxy_is_used_and_looks_names_up_where_it_is_asked_to(
+    proxy, provider, heard, monkeypatch
+):
+    with Wire(socks := Socks()) as wire:
+        monkeypatch.setenv("ALL_PROXY", f"{proxy}127.0.0.1:{wire.port}")
+        assert delete(upstream(f"http://{provider}/v1"))
+    *before, request = socks.heard
+    assert before == heard
+    assert request.startswith(b"DELETE /v1/things/t-1 HTTP/1.1\r\n")
+
+
+def test_a_socks_proxy_that_says_nothing_ends_by_the_clock(monkeypatch):
+    with Wire(lambda *_: time.sleep(60)) as wire, deadline(1):
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{wire.port}")
+        assert not failure(upstream("http://provider.invalid")).permanent
+
+
+# What went wrong, in words that tell no host
+
+
+def unnamed(*_, **__):
+    raise socket.gaierror(-2, "Name or service not known: provider.example")
+
+
+def test_a_failure_says_what_went_wrong_and_tells_no_host(monkeypatch):
+    with Wire(lambda connection, _: connection.sendall(OK)) as wire:
+        spoken = failure(upstream(f"https://127.0.0.1:{wire.port}"))
+    assert str(spoken).endswith("no connection (tls: wrong_version_number)")
+    refused = failure(upstream("http://127.0.0.1:1"))
+    assert str(refused).endswith("no connection (connection refused)")
+    monkeypatch.setattr(socket, "getaddrinfo", unnamed)
+    unknown = failure(upstream("http://provider.example"))
+    assert str(unknown).endswith("no connection (unknown name)")
 
 
 # Names
@@ -593,6 +730,18 @@ def test_an_address_that_says_nothing_leaves_the_next_one_its_time(monkeypatch):
         client = upstream(f"http://provider.example:{wire.port}")
         with silence("127.0.0.2", wire.port), deadline(2):
             assert delete(client)
+
+
+def test_without_a_thread_to_look_a_name_up_in_it_is_a_failure_to_be_tried_again(monkeypatch):
+    """As gevent says it."""
+
+    def look_up(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    failed = failure(upstream("http://provider.example"))
+    assert "no connection (can't start new thread)" in str(failed)
+    assert not failed.permanent
 
 
 def test_an_ipv6_address_is_a_host_too():
@@ -647,6 +796,7 @@ def test_an_answer_that_ends_within_its_head_is_none(head, kept_alive):
             assert delete(client) is True
         failed = failure(client)
         assert (failed.status, failed.permanent) == (None, False)
+        assert str(failed).endswith(": no connection (the answer was cut short)")
         assert len(provider.heard) == 1 + kept_alive, "it was heard, so it is not sent again"
 
 
@@ -666,6 +816,12 @@ def test_an_interim_answer_is_not_the_answer_nor_is_the_real_one_left_to_the_nex
         assert delete(client) is True
         assert failure(client).status == 500
         assert wire.connections == 1
+
+
+def test_what_an_interim_answer_says_is_not_said_by_the_real_one():
+    interim = b"HTTP/1.1 103 Early Hints\r\nRetry-After: 77\r\n\r\n"
+    with serving(lambda c, _: c.sendall(interim + answer(503))) as (client, *_):
+        assert not failure(client).retry_after
 
 
 def test_nobody_switches_protocols():

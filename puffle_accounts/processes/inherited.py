@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping, MutableMapping
 from contextlib import redirect_stderr, redirect_stdout
 
-from puffle_accounts.environment import count, text
+from puffle_accounts.environment import count
 from puffle_accounts.errors import ConfigError
 
 PROCESSES, ADDRESSES, ARGUMENTS = "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS"
@@ -72,6 +72,6 @@ def look(environ: MutableMapping[str, str]) -> None:
 
 
 def _number(environ: Mapping[str, str], name: str) -> None:
-    value = text(environ, name)
-    if value is not None and not (value.isascii() and value.isdigit()):
+    value = environ.get(name, "0").strip()
+    if not (value.isascii() and value.isdigit()):
         raise ConfigError(f"{name} must be a whole number; it is set by whoever starts gunicorn")

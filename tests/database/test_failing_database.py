@@ -157,6 +157,7 @@ def test_the_reason_is_the_first_error_and_not_the_rollback_that_failed_after_it
     assert_problem(live.delete(account, Idempotency_Key="k"), 500, "delete_failed")
     [fields] = [fields for event, fields in events() if event == "account.kept"]
     assert "disk is full" in str(fields["exc_info"][1])
+    assert "disk is full" in fields["reason"]
 
 
 def test_a_statement_that_the_database_refuses_is_not_called_its_absence(live, caplog):

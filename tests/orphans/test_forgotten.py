@@ -237,9 +237,9 @@ RESOURCE_IDS = ("metadata.contact",)
 def teardown_account(account):
     return f"{account.metadata['contact']} deleted"
 """
-    write_distribution(tmp_path, "puffle-crm", source)
+    write_distribution(tmp_path, "puffle-contacts", source)
     monkeypatch.syspath_prepend(tmp_path)
-    assert command("adopt", "puffle-crm", "c-1", "--reason", "x").exit_code == 0
+    assert command("adopt", "puffle-contacts", "c-1", "--reason", "x").exit_code == 0
     assert stack.orphans()[0]["account"]["metadata"] == {"contact": "c-1"}
     assert "1 done" in command("retry").stdout
 

@@ -1,0 +1,112 @@
+"""Idempotency-Keys that cannot be given back since the database is away."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from peewee import OperationalError
+from support import only, wait_until
+
+from puffle_accounts import owed
+from puffle_accounts.errors import DatabaseUnavailable
+from puffle_accounts.idempotency import IdempotencyKeys
+from puffle_accounts.owed import Owed
+
+THREAD = "idempotency-free"
+
+
+class Keys:
+    """Gives keys back, once the database is there."""
+
+    def __init__(self, away: Exception | None = None):
+        self.freed: list[str] = []
+        self.tried = 0
+        self.away = away
+
+    def free(self, token: str) -> None:
+        self.tried += 1
+        if self.away:
+            raise self.away
+        self.freed.append(token)
+
+
+def at_work():
+    return [thread for thread in threading.enumerate() if thread.name == THREAD]
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch):
+    monkeypatch.setattr(owed, "AGAIN", 0.01)
+
+
+@pytest.mark.parametrize("away", [DatabaseUnavailable("away"), OperationalError("half away")])
+def test_one_thread_that_holds_nobody_up_tries_until_the_database_answers(away):
+    keys, debts = Keys(away), Owed()
+    for token in "ab":
+        debts.add(token, time.monotonic() + 60)
+        debts.pay_in_background(keys.free)
+    wait_until(lambda: keys.tried > 2)
+    assert [thread.daemon for thread in at_work()] == [True]
+    keys.away = None
+    wait_until(lambda: not at_work())
+    assert keys.freed == ["a", "b"]
+
+    debts.add("c", time.monotonic() + 60)
+    debts.pay_in_background(keys.free)
+    wait_until(lambda: keys.freed == ["a", "b", "c"])
+
+
+def test_a_key_whose_lease_has_run_out_is_another_requests_and_is_not_given_back():
+    keys, debts = Keys(), Owed()
+    debts.add("old", time.monotonic() - 1)
+    debts.add("new", time.monotonic() + 60)
+    debts.pay(keys.free)
+    debts.pay(keys.free)
+    assert keys.freed == ["new"]
+
+
+def test_what_cannot_be_paid_is_owed_still():
+    keys, debts = Keys(DatabaseUnavailable("away")), Owed()
+    debts.add("a", time.monotonic() + 60)
+    with pytest.raises(DatabaseUnavailable):
+        debts.pay(keys.free)
+    keys.away = None
+    debts.pay(keys.free)
+    assert keys.freed == ["a"]
+
+
+def test_a_machine_without_threads_left_pays_later(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    keys, debts = Keys(), Owed()
+    debts.add("a", time.monotonic() + 60)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        debts.pay_in_background(keys.free)
+    debts.pay_in_background(keys.free)
+    wait_until(lambda: keys.freed == ["a"])
+
+
+@only("sqlite")
+def test_a_key_that_could_not_be_given_back_is_when_the_database_answers_again(
+    stack, events, monkeypatch
+):
+    @contextmanager
+    def away():
+        raise DatabaseUnavailable("out for lunch")
+        yield
+
+    keys, account = IdempotencyKeys(stack.database, timedelta(minutes=1)), str(uuid.uuid4())
+    lease = keys.claim(stack.user_id, "k", account)
+    with monkeypatch.context() as broken:
+        broken.setattr(stack.database, "autocommitting", away)
+        keys.free(lease)
+    told = {event: fields["reason"] for event, fields in events() if event.startswith("idem")}
+    assert told == {"idempotency.not_freed": "out for lunch"}
+    wait_until(lambda: stack.sql("SELECT count(*) FROM idempotency_keys") == [(0,)])
