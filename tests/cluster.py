@@ -105,7 +105,7 @@ class Cluster:
         self.folder = Path(tempfile.mkdtemp(prefix="puffle-cluster-"))
         programs = Programs(self.folder)
         self.a, self.b = (Node(self.folder / name, programs) for name in "ab")
-        programs.run("initdb", "-D", self.a.folder, "-U", "postgres", "-A", "trust", "-N")
+        programs.make_data(self.a.folder)
         self.a.start()
         self.follow(self.b, self.a)
         if synchronous:

@@ -1,15 +1,11 @@
-"""The programs in processes of their own, forked from one that has imported the service already.
+"""The service's programs, forked where nothing depends on what a new interpreter imports.
 
-To import it takes half a second of a processor, a gunicorn does so three times, and the tests run
-hundreds of both. What a new interpreter alone can show, `Stack.start_command`, `support.run` and
-gunicorn's own command line show.
+What that alone can show, `Stack.start_command`, `support.run` and gunicorn's own command line show.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,15 +13,7 @@ import tempfile
 from pathlib import Path
 from pkgutil import resolve_name
 
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(
-    [
-        *("puffle_accounts.__main__", "puffle_accounts.database.pool"),
-        *("puffle_unipile", "puffle_instantly", "puffle_agentmail"),
-        *("gunicorn.app.wsgiapp", "gunicorn.workers.gthread"),
-    ]
-)
-
+from forked import MASTER, SERVICE, Forked, become
 
 PROGRAMS = {
     "puffle_accounts": "puffle_accounts.__main__:main",
@@ -48,17 +36,32 @@ def run_program(
     Raises:
         subprocess.TimeoutExpired: it did not end in time.
     """
-    sys.audit("subprocess.Popen", program, arguments, folder, environ)
-    with tempfile.TemporaryDirectory() as place:
-        out, err = Path(place, "out"), Path(place, "err")
-        process = FORKED.Process(target=_run, args=(program, arguments, environ, folder, out, err))
-        process.start()
-        process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            raise subprocess.TimeoutExpired(arguments, timeout, out.read_text(), err.read_text())
-        said = out.read_text(), err.read_text()
-        return subprocess.CompletedProcess(arguments, process.exitcode, *said)
+    process = ForkedProgram(program, arguments, environ, folder)
+    try:
+        said = process.communicate(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(arguments, process.returncode, *said)
+
+
+class ForkedProgram(Forked):
+    """A program that is under way; arguments as of `run_program`."""
+
+    def __init__(
+        self, program: str, arguments: tuple[str, ...], environ: dict[str, str], folder: Path
+    ) -> None:
+        sys.audit("subprocess.Popen", program, arguments, None, environ)
+        self._place = tempfile.TemporaryDirectory()
+        self._files = [Path(self._place.name, name) for name in ("out", "err")]
+        super().__init__(SERVICE, _run, program, arguments, environ, folder, *self._files)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end; return what it wrote to standard output and standard error."""
+        self.wait(timeout)
+        out, err = (file.read_text() for file in self._files)
+        self._place.cleanup()
+        return out, err
 
 
 def _run(
@@ -69,15 +72,13 @@ def _run(
     out: Path,
     err: Path,
 ) -> None:
-    _become(environ, folder, {1: out, 2: err})
+    become(environ, folder, {1: out, 2: err})
     sys.argv = [program.replace("_", "-"), *arguments]
     resolve_name(PROGRAMS[program])()
 
 
-class ForkedGunicorn:
-    """A gunicorn that has been forked, with as much of `subprocess.Popen` as the tests ask for.
-
-    For gthread: gevent has to patch before the service is imported, and here it has been.
+class ForkedGunicorn(Forked):
+    """A gunicorn.
 
     Args:
         environ: all of its environment.
@@ -94,27 +95,8 @@ class ForkedGunicorn:
         listener: socket.socket,
     ) -> None:
         sys.audit("subprocess.Popen", "gunicorn", arguments, None, environ)
-        self._process = FORKED.Process(
-            target=_serve, args=(arguments, environ, folder, log, listener), daemon=True
-        )
-        self._process.start()
-        self.pid = self._process.pid
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.is_alive():
-            raise subprocess.TimeoutExpired("gunicorn", timeout)
-        return self._process.exitcode
-
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
+        server = SERVICE if "gthread" in arguments else MASTER
+        super().__init__(server, _serve, arguments, environ, folder, log, listener)
 
 
 def _serve(
@@ -125,17 +107,6 @@ def _serve(
     listener: socket.socket,
 ) -> None:
     os.setsid()
-    _become(environ, folder, {1: log, 2: log})
+    become(environ, folder, {1: log, 2: log})
     sys.argv = ["gunicorn", "--bind", f"fd://{listener.detach()}", *arguments]
     resolve_name(PROGRAMS["gunicorn"])()
-
-
-def _become(environ: dict[str, str], folder: Path, files: dict[int, Path]) -> None:
-    """Be as a process would that was started there, with this environment and these files."""
-    for number, path in files.items():
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    os.environ.clear()
-    os.environ.update(environ)
-    os.chdir(folder)
-    paths = environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:0] = [str(folder), *filter(None, paths)]

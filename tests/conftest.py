@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 import threading
 from importlib.metadata import entry_points
 from itertools import groupby
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from databases import Databases, copied, migrated_sqlite
-from postgresql import postgres_server
+from postgresql import SHARED, postgres_server
 from support import Gunicorn, Stack
 from werkzeug.serving import WSGIRequestHandler, make_server
 from wire import self_signed
@@ -35,6 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     left_out = config.getoption("quick") or config.getoption("in_process")
     if left_out and not config.getoption("numprocesses", None):
         sys.addaudithook(_skip_at_a_process)
+    if SHARED not in os.environ:  # a worker has been given its own
+        folder = tempfile.TemporaryDirectory(prefix="puffle-tests-")
+        os.environ[SHARED] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 def _skip_at_a_process(event: str, words: tuple) -> None:

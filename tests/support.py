@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 import requests
 from click.testing import Result
-from commands import ForkedGunicorn, run_program
+from commands import ForkedGunicorn, ForkedProgram, run_program
 from playhouse.shortcuts import model_to_dict
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -261,6 +261,12 @@ class Stack:
             "puffle_accounts", arguments, self.process_environ(**environ), Path.cwd(), timeout
         )
 
+    def fork_command(self, *arguments: str, **environ: str) -> ForkedProgram:
+        """Begin what `command` runs to its end."""
+        return ForkedProgram(
+            "puffle_accounts", arguments, self.process_environ(**environ), Path.cwd()
+        )
+
     def start_command(self, *arguments: str, **environ: str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-m", "puffle_accounts", *arguments],
@@ -277,7 +283,7 @@ class Stack:
 class Gunicorn:
     """The real thing: gunicorn with the project's own gunicorn.conf.py, in a process group.
 
-    Under gthread it is forked from a process that has imported the service, which is much cheaper.
+    By this interpreter it is forked from a process that has made its imports, which is cheaper.
 
     Args:
         by: the command that starts it, if it is not started by itself.
@@ -305,7 +311,7 @@ class Gunicorn:
             self.address = listener.getsockname()
             self.url = "http://{}:{}".format(*self.address)
             words, environ = ("--workers", "1", *arguments, app), stack.process_environ(**environ)
-            if "gthread" in arguments and (python, by) == (sys.executable, ()):
+            if (python, by, program) == (sys.executable, (), ("gunicorn",)):
                 self.process = ForkedGunicorn(words, environ, folder, log, listener)
             else:
                 command = [*by, python, "-m", *program]

@@ -177,7 +177,7 @@ METHODS = [
 
 @only("sqlite")
 def test_any_other_method_is_refused_and_delete_alone_is_allowed(stack, gunicorn):
-    server = gunicorn()
+    server = gunicorn("--worker-class", "gevent")
     account = stack.add_linkedin()
     for method in METHODS:
         for id in (account, "not-an-id"):
@@ -205,7 +205,7 @@ ODD_HEADERS = [
 
 @only("sqlite")
 def test_no_other_header_makes_a_difference(stack, gunicorn):
-    server = gunicorn()
+    server = gunicorn("--worker-class", "gevent")
     authorization = f"Bearer {stack.key}"
     for headers in ODD_HEADERS:
         target = f"/api/accounts/{stack.add_linkedin()}"

@@ -14,6 +14,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 from click.testing import Result
+from commands import ForkedProgram
 from orphanage import called_for, failed, leave, let_pass, record
 from support import only, wait_until, write_distribution
 
@@ -234,7 +235,7 @@ def test_the_orphans_of_a_broken_plugin_fail(stack, tmp_path):
 
 def test_three_retries_at_once_call_each_of_200_orphans_exactly_once(stack):
     accounts = leave(stack, 200)
-    processes = [stack.start_command("orphans", "retry") for _ in range(3)]
+    processes = [stack.fork_command("orphans", "retry") for _ in range(3)]
     said = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     expected = [f"/api/v1/accounts/{each.provider_account_id}" for each in accounts]
@@ -246,7 +247,7 @@ def test_three_retries_at_once_call_each_of_200_orphans_exactly_once(stack):
 def test_what_a_killed_retrier_had_under_way_is_done_after_its_lease_by_another(stack):
     leave(stack, 20)
     stack.sandbox.behave("unipile", "hang")
-    killed = stack.start_command("orphans", "retry", PUFFLE_TEARDOWN_TIMEOUT="30")
+    killed = stack.fork_command("orphans", "retry", PUFFLE_TEARDOWN_TIMEOUT="30")
     wait_until(lambda: len(stack.sandbox.calls) == 8)
     under_way = called_for(stack)
     killed.kill()
@@ -308,7 +309,9 @@ def teardown_account(account):
 """
 
 
-def _end(process: subprocess.Popen, number: signal.Signals = signal.SIGTERM) -> tuple[float, str]:
+def _end(
+    process: subprocess.Popen | ForkedProgram, number: signal.Signals = signal.SIGTERM
+) -> tuple[float, str]:
     """Send the signal, expect exit 0; return the seconds it took and standard error."""
     started = time.monotonic()
     process.send_signal(number)
@@ -331,7 +334,7 @@ def test_every_repeats_until_sigterm_and_exits_0(stack):
 @only("sqlite")
 def test_a_signal_ends_a_long_wait_at_once(stack, number):
     leave(stack)
-    process = stack.start_command("orphans", "retry", "--every", "3600")
+    process = stack.fork_command("orphans", "retry", "--every", "3600")
     wait_until(lambda: stack.orphans() == [])
     seconds, _ = _end(process, number)
     assert seconds < 20
@@ -340,9 +343,7 @@ def test_a_signal_ends_a_long_wait_at_once(stack, number):
 def test_sigterm_while_a_provider_hangs_finishes_what_is_under_way_within_the_deadline(stack):
     leave(stack, 20)
     stack.sandbox.behave("unipile", "hang")
-    process = stack.start_command(
-        "orphans", "retry", "--every", "60", PUFFLE_TEARDOWN_TIMEOUT="1.5"
-    )
+    process = stack.fork_command("orphans", "retry", "--every", "60", PUFFLE_TEARDOWN_TIMEOUT="1.5")
     wait_until(lambda: len(stack.sandbox.calls) == 8)
     seconds, _ = _end(process)
     assert seconds < 20, "a second batch was begun"
@@ -354,7 +355,7 @@ def test_sigterm_while_a_provider_hangs_finishes_what_is_under_way_within_the_de
 def test_a_provider_that_hangs_holds_up_no_other_providers_next_pass(stack):
     stack.sandbox.behave("unipile", "hang")
     leave(stack, 9, "unipile")
-    process = stack.start_command(
+    process = stack.fork_command(
         "orphans", "retry", "--every", "0.1", PUFFLE_TEARDOWN_TIMEOUT="600"
     )
     wait_until(lambda: len(called_for(stack)) == 8)
@@ -372,7 +373,7 @@ def test_the_next_call_begins_as_soon_as_one_has_ended(stack, tmp_path, fails):
     write_distribution(tmp_path, "puffle-slow", SLOW)
     accounts = [account(type="crm", metadata={"number": number}) for number in range(40)]
     record(stack, *(failed("puffle-slow", each) for each in accounts))
-    process = stack.start_command(
+    process = stack.fork_command(
         *("orphans", "retry"),
         PYTHONPATH=str(tmp_path),
         PUFFLE_TEARDOWN_TIMEOUT="600",
@@ -387,7 +388,7 @@ def test_the_next_call_begins_as_soon_as_one_has_ended(stack, tmp_path, fails):
 @only("postgresql")
 def test_a_database_that_is_away_for_a_while_is_waited_for_with_one_log_line(stack, postgres):
     [(name,)] = stack.sql("SELECT current_database()")
-    process = stack.start_command("orphans", "retry", "--every", "0.1")
+    process = stack.fork_command("orphans", "retry", "--every", "0.1")
     leave(stack)
     wait_until(lambda: stack.orphans() == [])
     stack.database.close_all()

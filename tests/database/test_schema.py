@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-import subprocess
-import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from click.testing import Result
+from commands import ForkedProgram
 from support import APPLIED, MIGRATIONS, ROOT, invoke, only, run, wait_until
 
 from puffle_accounts import clock, database
@@ -83,15 +82,11 @@ def test_upgrade_makes_the_tables_once_and_status_tells(database_url):
 
 
 def test_upgrades_at_the_same_time_wait_for_each_other(database_url):
-    command = [sys.executable, "-m", "puffle_accounts", "db", "upgrade"]
     environ = {**os.environ, "DATABASE_URL": database_url}
-    running = [
-        subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(3)
-    ]
+    running = [ForkedProgram("puffle_accounts", ("db", "upgrade"), environ, ROOT) for _ in range(3)]
     said = [(process.communicate(timeout=60), process.returncode) for process in running]
     assert [status for _, status in said] == [0] * 3, said
-    lines = b"".join(out for (out, _), _ in said).decode().splitlines(keepends=True)
+    lines = "".join(out for (out, _), _ in said).splitlines(keepends=True)
     assert sorted(line for line in lines if line.startswith("applied")) == APPLIED.splitlines(True)
     assert tables(database_url) == OWN | {"accounts"}
 
