@@ -59,7 +59,9 @@ seconds. Afterwards there is more again, and the service must be well by itself.
 status than those that are right, a 503 or 500 without exactly one line that says why (of a full
 disk: that it is full), a 200 whose account has not ended, a 500 or 503 whose account has, what is
 alive upstream and named by nobody, a key in a log or a row, a worker that did not come back.
-*Restarted*: the kernel killed the master, and a service manager had to start it again.
+*Restarted*: the kernel killed the master, and a service manager had to start it again. *Well after*
+counts until the last of the 16 is done: a key whose worker was killed is in use until its lease is
+over, twelve seconds here.
 """
 
 
