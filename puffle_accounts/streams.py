@@ -146,9 +146,25 @@ def lose_quietly(handler: logging.Handler) -> None:
     """Let a handler say that it has lost a line, as on a full disk, but not of what.
 
     `logging` itself prints the record's arguments, which for gunicorn's access log are every
-    header of the request, the API key among them.
+    header of the request, the API key among them. What is said may be lost as well, so how many
+    they were is said once a line has been written again.
     """
-    vars(handler)["handleError"] = _lost
+    emit, lost = handler.emit, 0
+
+    def count(record: logging.LogRecord) -> None:
+        nonlocal lost
+        lost += 1
+        _lost(record)
+
+    def emit_and_tell(record: logging.LogRecord) -> None:
+        nonlocal lost
+        before = lost
+        emit(record)
+        if before == lost and lost:
+            lost = 0
+            log.warning("log.dropped", extra={"lines": before})
+
+    vars(handler).update(handleError=count, emit=emit_and_tell)
 
 
 _next_said = 0.0

@@ -350,7 +350,11 @@ def disk_of_log(trial):
             yield
             if trial.said() != before:
                 trial.found.append("the log's disk was not full")
-        yield
+        try:
+            yield
+        finally:
+            if "log.dropped" not in trial.said():
+                trial.found.append("nobody was told that lines were lost")
 
 
 def disk_of_access_log(trial):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import logging
 import os
 import socket
@@ -144,6 +145,29 @@ def test_a_line_that_cannot_be_written_is_told_of_once_without_what_it_held(
     assert "pk_live_secret" not in said
     reasons = [fields["reason"] for event, fields in events() if event == "log.lost"]
     assert reasons == ["No space left on device"]
+
+
+def test_how_many_lines_were_lost_is_told_once_one_can_be_written_again(tmp_path, capfd):
+    logger, dropped = logging.getLogger("test_lost"), []
+    unbuffered = io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True)
+    with unbuffered as full, (tmp_path / "log").open("w") as room:
+        handler = logging.StreamHandler(full)
+        handler.addFilter(lambda record: dropped.append(vars(record).get("lines")) or True)
+        streams.lose_quietly(handler)
+        for each in (logger, streams.log):
+            each.addHandler(handler)
+        try:
+            for number in range(3):
+                logger.error("lost %d", number)
+            handler.setStream(room)
+            logger.error("written")
+            logger.error("written")
+        finally:
+            for each in (logger, streams.log):
+                each.removeHandler(handler)
+    assert (tmp_path / "log").read_text() == "written\nlog.dropped\nwritten\n"
+    assert dropped[-2] >= 3
+    assert "lost 0" not in capfd.readouterr().err
 
 
 @only("sqlite")
