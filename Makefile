@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile every module afresh.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test quick lint mutants bench soak planted badinput limits reliability clean
+.PHONY: run test quick lint mutants mutation bench soak planted badinput limits reliability clean
 
 run: $(READY)
 	$(BIN)/puffle-accounts demo
@@ -35,6 +35,11 @@ lint: $(READY)
 # Break each plugin in many ways: the kit and its tests catch them all.
 mutants: $(READY)
 	$(BIN)/python tests/plugins/mutants.py $(ARGS)
+
+# Change one thing in the service's own modules, and again: do its tests notice?
+mutation: $(READY)
+	$(BIN)/python -m pip install --quiet -r soak/requirements.txt
+	PYTHONPATH=tests $(BIN)/python -m soak.mutation $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet -r bench/requirements.txt

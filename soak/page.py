@@ -59,7 +59,18 @@ seconds. Afterwards there is more again, and the service must be well by itself.
 status than those that are right, a 503 or 500 without exactly one line that says why (of a full
 disk: that it is full), a 200 whose account has not ended, a 500 or 503 whose account has, what is
 alive upstream and named by nobody, a key in a log or a row, a worker that did not come back.
-*Restarted*: the kernel killed the master, and a service manager had to start it again.
+*Restarted*: the kernel killed the master, and a service manager had to start it again. *Well after*
+counts until the last of the 16 is done: a key whose worker was killed is in use until its lease is
+over, twelve seconds here.
+"""
+MUTANTS = """
+## Mutants
+
+Each module that decides what becomes of an account, with one thing changed at a time: an operator,
+a number, a text, an argument that is left out. *Killed*: a test failed; *timeout*: the tests did
+not end in several times their time; *survived*: none failed. The tests are those that need neither
+a process of their own nor PostgreSQL. Why the rest survives, kind by kind:
+[soak/survivors.md](../soak/survivors.md).
 """
 
 
@@ -75,6 +86,7 @@ def page():
     sections += [PLANTED, _planted(_read(RESULTS / "planted.json"))]
     sections += [BAD, _bad(_read(RESULTS / "bad-input.json"))]
     sections += [LIMITS, _limits(_read(RESULTS / "limits.json"))]
+    sections += [MUTANTS, _mutants(_read(RESULTS / "mutation.json"))]
     return "\n".join(sections)
 
 
@@ -149,6 +161,17 @@ def _limits(run):
         replaced = f"{r['workers replaced']}{', restarted' if r['restarted'] else ''}"
         which = [r["limit"], r["worker class"], r["database"], _said(r["answers"])]
         rows.append([*which, r["said"], replaced, f"{r['seconds']} s", r["wrong"]])
+    return f"{run['date']}, {run['commit']}.\n\n{table(rows)}\n"
+
+
+def _mutants(run):
+    ends = ("killed", "timeout", "survived", "not tried")
+    rows = [["module", "mutants", *ends, "killed, of those tried"]]
+    for each in run["modules"]:
+        counts = [each.get(end, 0) for end in ends]
+        tried = sum(counts) - counts[3]
+        share = f"{100 * counts[0] / tried:.1f} %" if tried else "none"
+        rows.append([each["module"], sum(counts), *counts, share])
     return f"{run['date']}, {run['commit']}.\n\n{table(rows)}\n"
 
 

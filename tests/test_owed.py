@@ -14,7 +14,7 @@ from support import only, wait_until
 
 from puffle_accounts import owed
 from puffle_accounts.errors import DatabaseUnavailable
-from puffle_accounts.idempotency import IdempotencyKeys
+from puffle_accounts.idempotency import IdempotencyKeys, Sweeper
 from puffle_accounts.owed import Owed
 
 THREAD = "idempotency-free"
@@ -37,6 +37,20 @@ class Keys:
 
 def at_work():
     return [thread for thread in threading.enumerate() if thread.name == THREAD]
+
+
+@contextmanager
+def away():
+    raise DatabaseUnavailable("out for lunch")
+    yield
+
+
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+
+
+def stored(stack) -> list[str]:
+    return [key for (key,) in stack.sql("SELECT key FROM idempotency_keys")]
 
 
 @pytest.fixture(autouse=True)
@@ -81,9 +95,6 @@ def test_what_cannot_be_paid_is_owed_still():
 
 
 def test_a_machine_without_threads_left_pays_later(monkeypatch):
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
-
     keys, debts = Keys(), Owed()
     debts.add("a", time.monotonic() + 60)
     with monkeypatch.context() as full:
@@ -94,14 +105,52 @@ def test_a_machine_without_threads_left_pays_later(monkeypatch):
 
 
 @only("sqlite")
+def test_the_next_claim_pays_where_no_thread_could(stack, monkeypatch):
+    keys, account = IdempotencyKeys(stack.database, timedelta(minutes=1)), str(uuid.uuid4())
+    lease = keys.claim(stack.user_id, "owed", account)
+    with monkeypatch.context() as broken:
+        broken.setattr(stack.database, "autocommitting", away)
+        broken.setattr(threading.Thread, "start", refuse)
+        keys.free(lease)
+    keys.claim(stack.user_id, "next", account)
+    assert stored(stack) == ["next"]
+
+
+@only("sqlite")
+def test_a_claim_that_got_no_answer_is_given_back(stack, monkeypatch):
+    @contextmanager
+    def unanswered():
+        with writing():
+            yield
+        raise DatabaseUnavailable("the answer was lost")
+
+    keys, writing = IdempotencyKeys(stack.database, timedelta(minutes=1)), stack.database.writing
+    with monkeypatch.context() as broken:
+        broken.setattr(stack.database, "writing", unanswered)
+        with pytest.raises(DatabaseUnavailable):
+            keys.claim(stack.user_id, "k", str(uuid.uuid4()))
+    assert stored(stack) == []
+
+
+def test_old_keys_are_swept_once_an_hour_by_a_thread_that_holds_nobody_up():
+    swept = []
+
+    class Swept:
+        def sweep(self):
+            swept.append(threading.current_thread().daemon)
+
+    sweep = Sweeper(Swept())
+    sweep()
+    sweep()
+    wait_until(lambda: swept)
+    time.sleep(0.05)
+    assert swept == [True]
+
+
+@only("sqlite")
 def test_a_key_that_could_not_be_given_back_is_when_the_database_answers_again(
     stack, events, monkeypatch
 ):
-    @contextmanager
-    def away():
-        raise DatabaseUnavailable("out for lunch")
-        yield
-
     keys, account = IdempotencyKeys(stack.database, timedelta(minutes=1)), str(uuid.uuid4())
     lease = keys.claim(stack.user_id, "k", account)
     with monkeypatch.context() as broken:
@@ -109,4 +158,4 @@ def test_a_key_that_could_not_be_given_back_is_when_the_database_answers_again(
         keys.free(lease)
     told = {event: fields["reason"] for event, fields in events() if event.startswith("idem")}
     assert told == {"idempotency.not_freed": "out for lunch"}
-    wait_until(lambda: stack.sql("SELECT count(*) FROM idempotency_keys") == [(0,)])
+    wait_until(lambda: stored(stack) == [])

@@ -63,6 +63,15 @@ def test_what_is_parked_is_told_with_why(live, events, status, outcome):
     [fields] = [fields for event, fields in events() if event == "orphan.parked"]
     [left] = live.orphans()
     assert fields["orphan"] == str(left["id"])
+    assert fields["user"] == str(left["user_id"])
     assert fields["levelname"] == "WARNING"
     assert fields["outcome"] == left["reason"]
     assert outcome in left["reason"]
+
+
+def test_what_is_done_is_told_as_an_everyday_thing(live, events):
+    [account] = leave(live)
+    assert live.retry() == {"done": 1}
+    [fields] = [fields for event, fields in events() if event == "orphan.retried"]
+    assert (fields["levelname"], fields["outcome"]) == ("INFO", "done")
+    assert (fields["account"], fields["user"]) == (account.id, account.user_id)
