@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile every module afresh.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test quick lint mutants mutation bench soak planted badinput limits reliability clean
+.PHONY: run test quick lint mutants bench soak planted badinput limits reliability lock sbom audit mutation clean
 
 run: $(READY)
 	$(BIN)/puffle-accounts demo
@@ -59,6 +59,36 @@ limits: $(READY)
 
 reliability: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m soak.page
+
+# What the image is made of. In an environment of its own: these tools bring much along.
+TOOLS := .venv-tools/bin
+EXTRAS := postgres,gevent
+ALSO :=
+LOCK := deploy/requirements.lock
+
+$(TOOLS)/.ready:
+	$(PYTHON) -m venv .venv-tools
+	$(TOOLS)/python -m pip install --quiet cyclonedx-bom pip-audit uv
+	touch $@
+
+# One for every Python and machine that the package runs on. UPGRADE= keeps what is locked where it can be.
+comma := ,
+UPGRADE := --upgrade
+lock: $(TOOLS)/.ready
+	printf '%s\n' $(ALSO) | $(TOOLS)/uv pip compile pyproject.toml - $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) \
+	    --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	    $(UPGRADE) --quiet --output-file $(LOCK)
+
+# As the image is made; so it also shows that the lock can be installed.
+sbom: $(TOOLS)/.ready
+	rm -rf build/image && $(PYTHON) -m venv build/image
+	build/image/bin/pip install --quiet --require-hashes --only-binary :all: --requirement $(LOCK)
+	build/image/bin/pip install --quiet --no-deps .
+	build/image/bin/pip uninstall --quiet --yes pip setuptools
+	$(TOOLS)/cyclonedx-py environment --output-reproducible --output-file build/sbom.json build/image/bin/python
+
+audit: $(TOOLS)/.ready
+	$(TOOLS)/pip-audit --strict --require-hashes --disable-pip --requirement $(LOCK)
 
 clean:
 	rm -rf .venv .venv-* build *.egg-info plugins/*.egg-info

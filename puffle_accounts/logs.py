@@ -37,6 +37,7 @@ def formatter(log_format: str, *more: Processor) -> logging.Formatter:
             ProcessorFormatter.remove_processors_meta,
             _first("timestamp", "level", "event"),
             structlog.processors.ExceptionRenderer(_traceback),
+            *([_escape] if as_text else []),  # JSON escapes by itself
             renderer,
             _hide_secrets,
         ],
@@ -70,6 +71,21 @@ def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     if request_id is not None:
         event.setdefault("request_id", request_id)
     return event
+
+
+def _escape(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Leave nothing by which a line could forge another, or command a terminal."""
+    laid_out = ("exception", "stack")  # of several lines, clean already
+    return {
+        _printable(name): _printable(value) if name not in laid_out else value
+        for name, value in event.items()
+    }
+
+
+def _printable(value: Any) -> Any:
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
 
 
 def _traceback(exc_info: Any) -> str:

@@ -513,7 +513,7 @@ def test_the_providers_own_hosts_are_asked_where_no_base_url_is_set(tmp_path):
                         asked.append(connection.recv(1000).split()[1].decode())
 
         threading.Thread(target=listen, daemon=True).start()
-        run(
+        run_forked(
             *("puffle_accounts", "check"),
             DATABASE_URL=f"sqlite:///{tmp_path / 'x.db'}",
             https_proxy=f"http://127.0.0.1:{proxy.getsockname()[1]}",

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
-from support import Gunicorn, only, use, wait_until, write_distribution
+from support import Gunicorn, only, run_forked, use, wait_until, write_distribution
 
 from puffle_accounts import TeardownFailed
 from puffle_accounts.testing import FakeProvider
@@ -290,13 +290,7 @@ def test_lines_are_text_on_a_terminal_and_json_elsewhere_unless_asked(
     if on_a_terminal:
         shown = through_a_terminal("plugins", **environ)
     else:
-        shown = subprocess.run(
-            [sys.executable, "-m", "puffle_accounts", "plugins"],
-            env={**os.environ, **environ},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        ).stderr
+        shown = run_forked("puffle_accounts", "plugins", **environ).stderr
     lines = shown.splitlines()
     assert len(lines) == 3, "each provider's missing key, a line each"
     if is_json:

@@ -13,7 +13,7 @@ from support import ROOT
 from puffle_accounts.cli import COMMANDS
 
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()

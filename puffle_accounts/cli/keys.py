@@ -36,7 +36,7 @@ def list_(user_id: object | None) -> None:
                 key.user_id,
                 f"{key.created_at:%Y-%m-%d}",
                 "revoked" if key.revoked_at else "live",
-                key.name or "",
+                one_line(key.name or ""),  # other code may have written it
             )
             for key in rows
         ),

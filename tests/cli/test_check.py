@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from support import invoke, only, run, write_distribution
+from support import invoke, only, run_forked, write_distribution
 
 ALL_WELL = """\
 ok    database: answers
@@ -65,7 +65,7 @@ def bad(ended) -> list[str]:
 
 @pytest.mark.parametrize("module", [("puffle_accounts",), ("flask", "--app", "wsgi")])
 def test_when_all_is_well_there_is_a_line_each_and_the_status_is_0(stack, module):
-    checked = run(*module, "check", **stack.environ)
+    checked = run_forked(*module, "check", **stack.environ)
     assert checked.returncode == 0
     assert sorted(checked.stdout.splitlines()) == sorted(ALL_WELL.splitlines())
 
