@@ -6,10 +6,10 @@ import time
 from dataclasses import replace
 
 import pytest
-from orphanage import leave, ledger_of
+from orphanage import called_for, leave, ledger_of
 from support import only
 
-from puffle_accounts.orphans.attempt import UNREADABLE
+from puffle_accounts.orphans.attempt import UNREADABLE, Retrier
 
 pytestmark = only("sqlite")
 WHICH = ("orphan", "plugin", "account")
@@ -39,6 +39,17 @@ def test_a_lease_that_is_renewed_begins_anew(live, ledger):
     renewed = ledger.renew(late)
     assert before <= renewed.claimed_at <= time.monotonic()
     assert ledger.renew(replace(renewed, leased_until="another's")) is None
+
+
+def test_what_has_waited_for_its_call_is_leased_anew_or_left_to_another(live, ledger):
+    leave(live)
+    [orphan] = claim(ledger)
+    retrier = Retrier(ledger, live.service.plugins, 2.0)
+    late = replace(orphan, claimed_at=orphan.claimed_at - 2)
+    assert retrier.call(late).orphan.claimed_at >= orphan.claimed_at
+    assert len(called_for(live)) == 1
+    assert retrier.call(replace(late, leased_until="another's")) is None
+    assert len(called_for(live)) == 1
 
 
 def test_what_a_person_gives_up_is_told_with_the_reason(live, ledger, events):
