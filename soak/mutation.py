@@ -3,7 +3,7 @@
     make mutation ARGS='--out soak/results/mutation.json'
 
 mutmut (its section in setup.cfg) changes what stands in functions, one thing at a time, and runs
-the tests that come by there, in this process and without PostgreSQL. It leaves out what is
+the tests that run what it changed, in this process and without PostgreSQL. It leaves out what is
 decorated, since a decorator may register what it is given: in the copy that it works on, hooks
 are registered after their functions.
 """
