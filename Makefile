@@ -17,7 +17,7 @@ run: $(READY)
 
 # Coverage is of all tests, so it is not measured where some are asked for. Line by line: coverage report.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(or $(ARGS),--cov --cov-report=)
+	$(BIN)/python -m pytest --numprocesses 6 --dist worksteal $(or $(ARGS),--cov --cov-report=)
 
 # Without the tool for the published interface: to import it takes longer than most of these tests.
 QUICK := --quick -p no:schemathesis --ignore tests/api/test_openapi.py

@@ -92,7 +92,7 @@ def test_nothing_that_is_logged_forges_a_line_or_commands_a_terminal(live, form)
     handler.setFormatter(logs.formatter(form))
     handler.setStream(written := io.StringIO())
     odd = ANSI + "\n\r\u2028 forged"
-    logging.getLogger("gunicorn.error").warning("Invalid request: %s", odd)
+    logging.getLogger("a.server").warning("Invalid request: %s", odd)
     logging.getLogger("a.plugin").warning("said", extra={"reason": ANSI, odd: "name"})
     handler.setStream(sys.stderr)
     assert len(written.getvalue().splitlines()) == 2
