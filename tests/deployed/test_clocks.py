@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import cache
 
 import pytest
 import requests
@@ -24,9 +25,22 @@ pytestmark = [
 
 def faked(clock: str, **environ: str) -> dict[str, str]:
     """Return the environment of a process whose clock is wrong by so much: `+10m`, `-1y`."""
-    found = subprocess.check_output(["faketime", "-f", "+0", "printenv", "LD_PRELOAD"], text=True)
     # A machine whose clock is set does not set the monotonic one.
-    return {"LD_PRELOAD": found.strip(), "FAKETIME": clock, "DONT_FAKE_MONOTONIC": "1", **environ}
+    return {"LD_PRELOAD": preload(), "FAKETIME": clock, "DONT_FAKE_MONOTONIC": "1", **environ}
+
+
+@cache
+def preload() -> str:
+    """Return the library that fakes a clock, as the command knows it.
+
+    The command fails where one of its own with the same process id was killed and left a semaphore.
+    """
+    for _ in range(10):
+        words = ["faketime", "-f", "+0", "printenv", "LD_PRELOAD"]
+        found = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+        if found.returncode == 0:
+            return found.stdout.strip()
+    raise AssertionError("faketime does not start: remove /dev/shm/*faketime*")
 
 
 def times_in(stack: Stack, table: str, *columns: str) -> list[timedelta]:
