@@ -22,14 +22,12 @@ def formatter(log_format: str, *more: Processor) -> logging.Formatter:
         log_format: `text` or `json`.
         more: each adds something to a line.
     """
-    as_text = log_format == "text"
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(
+    rendered: list[Processor] = [structlog.processors.JSONRenderer()]
+    if log_format == "text":
+        as_text: Any = structlog.dev.ConsoleRenderer(
             colors=False, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
         )
-        if as_text
-        else structlog.processors.JSONRenderer()
-    )
+        rendered = [_escape, as_text]  # JSON escapes by itself
     return ProcessorFormatter(
         foreign_pre_chain=[add_log_level, ExtraAdder(), _add_request_id, *more],
         processors=[
@@ -37,8 +35,7 @@ def formatter(log_format: str, *more: Processor) -> logging.Formatter:
             ProcessorFormatter.remove_processors_meta,
             _first("timestamp", "level", "event"),
             structlog.processors.ExceptionRenderer(_traceback),
-            *([_escape] if as_text else []),  # JSON escapes by itself
-            renderer,
+            *rendered,
             _hide_secrets,
         ],
     )

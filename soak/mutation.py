@@ -22,6 +22,7 @@ from pathlib import Path
 from support import ROOT
 
 from soak.planted import LEFT_OUT
+from soak.report import commit
 
 FOLDER = ROOT / "build" / "mutation"
 COPIED = ("puffle_accounts", "deploy", "docs", "tests", "wsgi.py", "gunicorn.conf.py")
@@ -114,13 +115,6 @@ def shown(names, folder):
         subprocess.run([MUTMUT, "show", n], cwd=folder, capture_output=True, text=True).stdout
         for n in names
     )
-
-
-def commit():
-    said = subprocess.run(
-        ["git", "log", "-1", "--format=%h"], cwd=ROOT, capture_output=True, text=True
-    )
-    return said.stdout.strip()
 
 
 def run(part, given):

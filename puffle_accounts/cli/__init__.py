@@ -12,8 +12,13 @@ orphans.group.add_command(forgotten.find)
 orphans.group.add_command(forgotten.adopt)
 
 COMMANDS = (
-    *(serve.serve, db.group, keys.group, orphans.group),
-    *(state.plugins, state.check, demo.demo),
+    serve.serve,
+    db.group,
+    keys.group,
+    orphans.group,
+    state.plugins,
+    state.check,
+    demo.demo,
 )
 
 
