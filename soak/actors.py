@@ -340,7 +340,7 @@ class Clients:
             future.result()
 
 
-class _Background:
+class Background:
     """Works in a thread until it is told to finish."""
 
     def __init__(self, world):
@@ -353,7 +353,7 @@ class _Background:
         self._thread.join()
 
 
-class Manager(_Background):
+class Manager(Background):
     """Starts again what has ended by itself, as a service manager does."""
 
     def _work(self):
@@ -364,7 +364,7 @@ class Manager(_Background):
                 self._world.pooler.look_after(self._world.book)
 
 
-class Metronome(_Background):
+class Metronome(Background):
     """Measures how late this machine is: with who else is on it, a moment may last for seconds."""
 
     def _work(self):
@@ -376,7 +376,7 @@ class Metronome(_Background):
                 self._world.book.lags.append((time.time(), late))
 
 
-class Operator(_Background):
+class Operator(Background):
     """Looks how many orphans there are, and has them tried sooner than the pauses say."""
 
     def _work(self):

@@ -53,6 +53,16 @@ class Trouble:
 
 
 @dataclass
+class Search:
+    """A run of `orphans find`, and what it showed, as (provider, resource)."""
+
+    began: float
+    ended: float = 0.0
+    status: int | None = None  # `None` if it had to be killed
+    shown: set = field(default_factory=set)
+
+
+@dataclass
 class Book:
     """Everything, in the order in which it happened."""
 
@@ -70,6 +80,10 @@ class Book:
     racing: set[str] = field(default_factory=set)  # accounts that users change under a DELETE
     sharing: set[str] = field(default_factory=set)
     lied: set = field(default_factory=set)  # (provider, resource) of which a provider told lies
+    searches: list[Search] = field(default_factory=list)
+    adopted: int = 0  # orphans made of what was shown during the faults
+    lost: list = field(default_factory=list)  # (account, what), before the last search
+    mistaken: list = field(default_factory=list)  # (what, how) of searches
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, account, what):

@@ -21,6 +21,7 @@ COLUMNS = {
     "agentmail": ("agentmail_inbox_id",),
     "instantly": ("instantly_account_id", "email_address"),
 }
+SEARCHED = {0: "nothing found", 1: "found or no database", 2: "a provider not asked"}
 TABLES = ("accounts", "orphans", "idempotency_keys", "api_keys")
 ROWS = f"""
 SELECT id::text, lower(trim(type)), status, metadata->>'soak_contact',
@@ -57,7 +58,9 @@ class Books:
     def balance(self):
         """Return what must be zero: what it is called -> (account, what was seen) of each."""
         return {
-            "lost": list(self.lost()),
+            "lost": self.book.lost,
+            "left after orphans find": list(self.left()),
+            "mistakes of orphans find": [*self.book.mistaken, *self.shown_and_live()],
             "wrongly torn down": list(self.torn_down()),
             "wrong answers": [*self.wrong_answers(), *self.without_effect(), *self.book.wrong],
             "answers past their deadline": list(self.slow.unexplained()),
@@ -92,6 +95,25 @@ class Books:
                 account = holds[-1].account
                 if account not in self.book.racing or self._was_answered(place):
                     yield account, f"{provider} {resource} is alive"
+
+    def nobodys(self):
+        """Return what is alive upstream and named by no live account, lies and all."""
+        return self.world.alive() - self.named
+
+    def left(self):
+        """What is nobody's though providers were asked for it, and it was adopted."""
+        for place in sorted(self.nobodys()):
+            holds = self.book.holds.get(place)
+            yield holds[-1].account if holds else "?", "{} {} is alive".format(*place)
+
+    def shown_and_live(self):
+        """Shown as nobody's by a search, during all of which a live account named it."""
+        for search in self.book.searches:
+            for place in search.shown:
+                for hold in self.book.holds.get(place, ()):
+                    named = hold.since < search.began and search.ended < hold.until
+                    if named and search.ended < self._ended_late(hold):
+                        yield hold.account, "{} {} was shown".format(*place)
 
     def _was_answered(self, place):
         """Whether a DELETE that called for it was answered 200: then an orphan had to say so.
@@ -250,9 +272,23 @@ class Books:
             "not judged, for lack of time": len(self.unjudged),
             "longest lag": round(max((lag for _, lag in self.book.lags), default=0.0), 2),
             "lies told": len(self.book.lied),
+            "orphans find": self.searched(),
             "faults not made": self.book.unmade or "none",
             "left out": {name: lacks for name, lacks in left_out(self.world).items()} or "nothing",
             "faults": dict(sorted(Counter(t.name for t in self.book.troubles).items())),
+        }
+
+    def searched(self):
+        """Return how searches ended, and what was found."""
+        *before, last = self.book.searches
+        said = Counter(SEARCHED.get(each.status, "mistaken") for each in before)
+        lies = len(last.shown & self.book.lied)
+        return {
+            "runs meanwhile": len(before),
+            **dict(sorted(said.items())),
+            "adopted meanwhile": self.book.adopted,
+            "found at last": len(last.shown),
+            "of them lies": lies,
         }
 
 

@@ -7,6 +7,7 @@ from support import ROOT
 
 RESULTS = ROOT / "soak" / "results"
 PAGE = ROOT / "docs" / "reliability.md"
+NOT_COUNTED = "-"  # by the version that made the run
 HEAD = """# Reliability
 
 How this service is tried with everything going wrong at once, and what came of it.
@@ -109,15 +110,16 @@ def _soaks(runs):
         return [name, *map(of, runs)]
 
     def figure(name):
-        return row(name, lambda run: _said(run["figures"][name]))
+        return row(name, lambda run: _said(run["figures"].get(name, NOT_COUNTED)))
 
-    shown = [name for name in runs[0]["figures"] if name != "faults"]
+    zeros = dict.fromkeys(name for run in runs for name in run["zeros"])
+    shown = dict.fromkeys(name for run in runs for name in run["figures"] if name != "faults")
     return table(
         [
             row("seed", lambda run: run["seed"]),
             row("date, commit", lambda run: f"{run['date']}, {run['commit']}"),
             row("minutes", lambda run: f"{run['minutes']:g}"),
-            *(row(f"**{name}**", lambda run, n=name: run["zeros"][n]) for name in runs[0]["zeros"]),
+            *(row(f"**{n}**", lambda run, n=n: run["zeros"].get(n, NOT_COUNTED)) for n in zeros),
             row("faults", lambda run: sum(run["figures"]["faults"].values())),
             *map(figure, shown),
         ]

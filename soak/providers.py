@@ -17,7 +17,8 @@ from flask import Response, g, request
 
 from puffle_accounts.demo.sandbox import Sandbox
 
-SERVICE, RETRIERS = "127.0.0.1", ("127.0.0.2", "127.0.0.3")
+SERVICE, RETRIERS, OPERATOR = "127.0.0.1", ("127.0.0.2", "127.0.0.3"), "127.0.0.4"
+PAGE = 20  # of a list: most have several, so that a fault meets one in the middle
 DRIP = 0.3  # seconds between two bytes
 LONGEST = 8.0  # seconds that a provider keeps anybody waiting
 
@@ -137,6 +138,7 @@ class Providers(Sandbox):
     def __init__(self, book):
         super().__init__("0.0.0.0")
         self.book = book
+        self.page = PAGE
         self.trouble = {}
         self._open = []
         self._lock = threading.Lock()
@@ -152,6 +154,10 @@ class Providers(Sandbox):
 
     def holds(self, provider, resource):
         return resource in self.resources[provider]
+
+    def alive(self):
+        """Return all that there is, as (provider, resource)."""
+        return {(name, each) for own, name in self.names.items() for each in self._list(own)}
 
     def remove(self, provider, resource):
         self._remove(provider, resource)

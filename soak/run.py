@@ -20,6 +20,7 @@ from soak.actors import DUE, UNPARK, Clients, Manager, Metronome, Operator
 from soak.books import Books
 from soak.faults import QUIET, Faults, plan
 from soak.providers import RETRIERS
+from soak.search import Searcher, search_at_last
 from soak.world import DIRECT, World
 
 ENDS = (signal.SIGTERM, signal.SIGINT)
@@ -64,20 +65,34 @@ def soak(world, seed, minutes, planned):
     began = time.time()
     manager, operator, metronome = Manager(world), Operator(world), Metronome(world)
     clients, faults = Clients(world, seed), Faults(world, planned)
+    searcher = Searcher(world)
     time.sleep(QUIET)
     before = _size(world)
     faults.join()
     clients.finish()
+    searcher.finish()
     operator.finish()
     manager.finish()
     metronome.finish()
-    run_dry(world)
+    settle(world)
     world.wait_until_up()
     books = Books(world)
     balance = books.balance()
     figures = books.figures() | {"before": before, "after": _size(world)}
     figures["seconds"] = round(time.time() - began)
     return report.result(seed, minutes, began, balance, figures, world.book)
+
+
+def settle(world):
+    """Work through the ledger, and then through what only the providers can tell of.
+
+    What is lost is counted in between: it would be found as well.
+    """
+    run_dry(world)
+    books = Books(world)
+    world.book.lost = list(books.lost())
+    search_at_last(world, books.nobodys())
+    run_dry(world)
 
 
 def run_dry(world):

@@ -33,7 +33,7 @@ import os
 import random
 
 from puffle_accounts import hookimpl
-from puffle_accounts.upstream import Upstream
+from puffle_accounts.upstream import Upstream, resource
 
 RESOURCE_IDS = ("metadata.soak_contact",)
 
@@ -53,16 +53,36 @@ class Rude(BaseException):
         raise self
 
 
-RUDENESS = SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError, RecursionError, Rude
+RUDENESS = SystemExit, GeneratorExit, MemoryError, RecursionError, Rude
+
+
+def rude(*besides):
+    if os.path.exists(os.environ["SOAK_RUDE"]):
+        raise random.choice(RUDENESS + besides)
 
 
 @hookimpl
 def teardown_account(account):
-    if os.path.exists(os.environ["SOAK_RUDE"]):
-        raise random.choice(RUDENESS)
+    rude(KeyboardInterrupt)
     contact = str(account.metadata["soak_contact"])
     removed = crm.delete("v0", "inboxes", contact, tried="contact delete")
     return "contact deleted" if removed else "contact was not there"
+
+
+@hookimpl
+def find_resources():
+    rude()  # a command believes that its user has interrupted it
+    listed = crm.pages(
+        "v0",
+        "inboxes",
+        items="inboxes",
+        cursor="next_page_token",
+        cursor_param="page_token",
+        limit=100,
+        tried="contact list",
+    )
+    for item in listed:
+        yield resource(item, "inbox_id", created_at="created_at")
 '''
 #: libfaketime makes the system call of `time.sleep` fail where it leaves the monotonic clock alone.
 CUSTOM = """
@@ -185,6 +205,10 @@ class World:
     def holds(self, provider, resource):
         stand_in, name = self.upstream(provider)
         return stand_in.holds(name, resource)
+
+    def alive(self):
+        """Return all that there is upstream, as (provider, resource)."""
+        return self.providers.alive() | self.crm.alive()
 
     def memory(self):
         """Resident megabytes of services and retriers."""

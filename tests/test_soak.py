@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from soak.book import Answer, Book, Trouble
+from soak.book import Answer, Book, Search, Trouble
 from soak.books import Books, answer_before, key_at_work
 from soak.faults import LANES, PROVIDERS, plan
+from soak.page import _soaks
 from soak.planted import FAULTS, plant
 from soak.providers import Call
+from soak.search import wrong_of_find
 
 
 def test_the_same_seed_is_the_same_plan_and_another_is_another():
@@ -36,7 +38,13 @@ def books(tmp_path):
     service = SimpleNamespace(address="here", name="service-0", log=tmp_path / "log")
     service.log.write_text('{"event": "served r 30000"}')
     return Books(
-        SimpleNamespace(book=Book(), sql=lambda *_: [], holds=lambda *_: True, services=[service])
+        SimpleNamespace(
+            book=Book(),
+            sql=lambda *_: [],
+            holds=lambda *_: True,
+            alive=lambda: {("unipile", "x")},
+            services=[service],
+        )
     )
 
 
@@ -72,10 +80,48 @@ def test_where_a_delete_that_was_given_up_is_done_late_its_account_is_not_live_a
     assert list(books.torn_down()) == []
 
 
-def test_of_what_a_provider_lied_about_nobody_can_know(books):
+def test_what_a_provider_lied_about_is_not_lost_but_must_be_gone_after_a_search(books):
     books.book.hold("a", {"unipile": "x"})
     books.book.lied.add(("unipile", "x"))
     assert list(books.lost()) == []
+    assert [account for account, _ in books.left()] == ["a"]
+    books.named.add(("unipile", "x"))
+    assert list(books.left()) == []
+
+
+@pytest.mark.parametrize(("since", "found"), [(9.0, ["a"]), (11.0, [])])
+def test_what_a_live_account_names_during_all_of_a_search_must_not_be_shown(books, since, found):
+    books.book.hold("a", {"unipile": "x"})
+    books.book.holds["unipile", "x"][0].since = since
+    books.book.searches.append(Search(10.0, 12.0, 1, {("unipile", "x")}))
+    assert [account for account, _ in books.shown_and_live()] == found
+
+
+@pytest.mark.parametrize(
+    ("status", "shown", "err", "is_right"),
+    [
+        (0, False, "Asking unipile", True),
+        (0, True, "", False),
+        (1, True, "", True),
+        (1, False, "", False),
+        (2, False, "unipile could not be asked: 500", True),
+        (2, False, "", False),
+        (1, True, "Traceback (most recent call last):\nRude", False),
+        (None, False, "", False),
+    ],
+)
+def test_a_search_ends_as_its_page_says_or_was_a_mistake(status, shown, err, is_right):
+    search = Search(10.0, 12.0, status, {("unipile", "x")} if shown else set())
+    assert (wrong_of_find(search, err) == "") is is_right
+
+
+def test_a_run_of_before_there_was_a_row_is_shown_without_it():
+    old = {"seed": 1, "date": "d", "commit": "c", "minutes": 1, "zeros": {}}
+    old["figures"] = {"faults": {}}
+    new = {**old, "zeros": {"left": 0}, "figures": {"faults": {}, "orphans find": {"found": 3}}}
+    shown = _soaks([old, new])
+    assert "| **left** | - | 0 |" in shown
+    assert "| orphans find | - | found: 3 |" in shown
 
 
 def test_what_takes_long_within_the_service_is_wrong_unless_there_was_a_fault_to_wait_for(books):
