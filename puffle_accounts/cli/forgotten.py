@@ -80,9 +80,9 @@ def _ask(search: Search) -> bool:
         held, label = registry.holdings(plugin), f"Asking {plugin.name}"
         with click.progressbar(held, label=label, show_pos=True, file=sys.stderr) as bar:
             search.compare(bar)
-    except (DatabaseUnavailable, PeeweeException):
+    except (DatabaseUnavailable, PeeweeException, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # whatever a plugin does
+    except BaseException as error:  # whatever a plugin does
         if faults.is_fault(error):
             fields = {"plugin": plugin.name, "outcome": one_line(error)}
             faults.report(error, FIND, fields)

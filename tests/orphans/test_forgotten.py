@@ -118,7 +118,14 @@ def test_a_provider_that_cannot_be_asked_is_named_and_the_others_are_shown(stack
 
 @only("sqlite")
 @pytest.mark.parametrize(
-    ("does", "traced"), [("1 / 0", True), ("raise SystemExit(3)", True), ("yield 'x'", False)]
+    ("does", "traced"),
+    [
+        ("1 / 0", True),
+        ("raise SystemExit(3)", True),
+        ("raise GeneratorExit", True),
+        ("raise BaseException('of its own')", True),
+        ("yield 'x'", False),
+    ],
 )
 def test_a_plugin_that_fails_by_itself_is_logged_as_an_error(
     stack, command, tmp_path, monkeypatch, events, does, traced
