@@ -99,3 +99,8 @@ def one_line(text: object) -> str:
         raw = f"unprintable {type(text).__name__}"
     printable = "".join(c if c.isprintable() else " " for c in scrub(raw)[: 4 * MAX_LINE])
     return " ".join(printable.split())[:MAX_LINE].rstrip()
+
+
+def said(error: BaseException) -> str:
+    """Return what an error says as one clean line; what kind it is, if it says nothing."""
+    return one_line(error) or type(error).__name__

@@ -21,7 +21,7 @@ from puffle_accounts.hooks.hookimpls import FIND
 from puffle_accounts.hooks.registry import Plugin, Plugins
 from puffle_accounts.orphans import forgotten
 from puffle_accounts.orphans.forgotten import Search
-from puffle_accounts.text import counted, one_line
+from puffle_accounts.text import counted, one_line, said
 
 FOUND, NOT_ASKED = 1, 2  # exit codes
 MOST_HOURS = 1_000_000
@@ -84,9 +84,9 @@ def _ask(search: Search) -> bool:
         raise
     except BaseException as error:  # whatever a plugin does
         if faults.is_fault(error):
-            fields = {"plugin": plugin.name, "outcome": one_line(error)}
+            fields = {"plugin": plugin.name, "outcome": said(error)}
             faults.report(error, FIND, fields)
-        click.echo(f"{plugin.name} could not be asked: {one_line(error)}", err=True)
+        click.echo(f"{plugin.name} could not be asked: {said(error)}", err=True)
         return False
     return True
 

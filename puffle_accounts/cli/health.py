@@ -18,7 +18,7 @@ from puffle_accounts.hooks.hookimpls import CHECK
 from puffle_accounts.hooks.registry import Plugin
 from puffle_accounts.orphans import standing
 from puffle_accounts.service import Service
-from puffle_accounts.text import counted, one_line
+from puffle_accounts.text import counted, one_line, said
 
 
 class Finding(NamedTuple):
@@ -103,9 +103,8 @@ def _ask(
     try:
         call()
     except BaseException as error:  # whatever a plugin does
-        said = one_line(error) or type(error).__name__
         if faults.is_fault(error):
-            faults.report(error, CHECK, {"plugin": plugin, "outcome": said})
-        answers.put(Finding(False, _title(plugin), said))
+            faults.report(error, CHECK, {"plugin": plugin, "outcome": said(error)})
+        answers.put(Finding(False, _title(plugin), said(error)))
     else:
         answers.put(Finding(True, _title(plugin), "credentials accepted"))

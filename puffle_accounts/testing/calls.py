@@ -19,7 +19,7 @@ from puffle_accounts.hooks import hookimpls, loading, registry
 from puffle_accounts.hooks.hookspecs import GROUP
 from puffle_accounts.hooks.registry import Plugin, Plugins
 from puffle_accounts.resources import Resource
-from puffle_accounts.text import hide_secrets_of, one_line
+from puffle_accounts.text import hide_secrets_of, said
 from puffle_accounts.upstream import ClientCredentials
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def check(plugin: Any, seconds: float = 10.0) -> str | None:
         for ask in asks:
             ask()
     except Exception as error:
-        return one_line(error) or type(error).__name__
+        return said(error)
     finally:
         context.deadline.reset(token)
     return None
