@@ -41,7 +41,8 @@ PARTS = {
     ),
     "calls": (
         "transport.py",
-        "test_upstream.py test_upstream_connections.py test_upstream_providers.py",
+        "test_upstream.py test_upstream_connections.py test_upstream_providers.py"
+        " test_telemetry.py",
     ),
     "providers": (
         "puffle_agentmail.py puffle_instantly.py puffle_unipile.py",

@@ -337,6 +337,18 @@ def test_a_connection_whose_answer_says_its_length_in_two_ways_serves_no_other_c
         assert wire.connections == 2
 
 
+def test_a_connection_whose_answer_breaks_off_in_nonsense_serves_no_other_call():
+    def script(connection, _):
+        connection.sendall(
+            b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n"
+        )
+
+    with serving(script) as (client, _, wire):
+        for _ in range(2):
+            assert failure(client).status == 500
+        assert wire.connections == 2
+
+
 def test_headers_of_one_name_are_one_and_no_more_of_a_body_is_wanted_than_asked_for():
     received = transport.Answer()
     received.take(b"HTTP/1.1 200 x\r\nVia: a\r\nVia: b\r\nContent-Length: 9\r\n\r\nabc")
@@ -514,8 +526,12 @@ def test_a_certificate_that_nobody_vouches_for_is_a_failure_and_nothing_is_sent(
 
 def test_a_ca_bundle_that_is_not_there_is_told_by_its_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
-    with pytest.raises(ConfigError, match="REQUESTS_CA_BUNDLE"):
+    with pytest.raises(ConfigError) as told:
         upstream("https://provider.invalid")
+    assert str(told.value) == (
+        "REQUESTS_CA_BUNDLE, or CURL_CA_BUNDLE, must name a file or a folder of certificates"
+    )
+    upstream("http://provider.invalid")  # needs none
 
 
 def test_a_ca_bundle_may_be_a_folder(certificate, monkeypatch, tmp_path):
@@ -608,6 +624,49 @@ def test_a_proxy_that_refuses_is_a_failure_that_tells_its_status(monkeypatch):
     assert len(proxy.heard) == 1
 
 
+def test_a_proxy_that_sends_elsewhere_is_a_failure_too(monkeypatch):
+    with serving(lambda connection, _: connection.sendall(answer(300))) as (_, _, wire):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{wire.port}")
+        assert "the proxy answered 300" in str(failure(upstream("https://provider.invalid")))
+
+
+@pytest.mark.parametrize(
+    ("provider", "authority"),
+    [
+        ("provider.invalid", "provider.invalid:443"),
+        ("[2001:db8::1]", "[2001:db8::1]:443"),
+        ("[2001:db8::1]:8443", "[2001:db8::1]:8443"),
+    ],
+)
+def test_a_proxy_is_asked_for_a_host_and_a_port_always(provider, authority, monkeypatch):
+    """RFC 9110, section 9.3.6."""
+    with serving(lambda connection, _: connection.sendall(answer(403))) as (_, proxy, wire):
+        monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{wire.port}")
+        failure(upstream(f"https://{provider}/v1"))
+    line, host, *_ = proxy.heard[0].decode().split("\r\n")
+    assert (line, host) == (f"CONNECT {authority} HTTP/1.1", f"Host: {authority}")
+
+
+def test_without_tls_to_the_provider_there_may_be_tls_to_the_proxy(certificate, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    tls = server_side(certificate)
+    with serving(lambda connection, _: connection.sendall(OK), tls) as (_, proxy, wire):
+        monkeypatch.setenv("HTTP_PROXY", f"https://localhost:{wire.port}")
+        assert delete(upstream("http://provider.invalid/v1"))
+    assert proxy.heard[0].startswith(b"DELETE http://provider.invalid/v1/things/t-1 HTTP/1.1\r\n")
+
+
+def test_a_proxys_certificate_is_of_the_proxys_name(certificate, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    named(monkeypatch, "127.0.0.1")
+    tls = server_side(certificate)
+    with serving(lambda connection, _: connection.sendall(OK), tls) as (_, proxy, wire):
+        monkeypatch.setenv("HTTP_PROXY", f"https://proxy.example:{wire.port}")
+        assert "Hostname mismatch" in str(failure(upstream("http://provider.invalid/v1")))
+        assert proxy.left.wait(10)
+    assert proxy.heard == []
+
+
 def test_a_proxy_that_drips_ends_by_the_clock(monkeypatch):
     with serving(drip(b"HTTP/1.1 200 x\r\nX-Slow: ")) as (_, _, wire), deadline(1):
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{wire.port}")
@@ -617,15 +676,19 @@ def test_a_proxy_that_drips_ends_by_the_clock(monkeypatch):
 @pytest.mark.parametrize("value", ["ftp://127.0.0.1:1", "socks9://127.0.0.1:1"])
 def test_a_proxy_that_cannot_be_used_is_told_at_the_start(value, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", value)
-    with pytest.raises(ConfigError, match="proxy of the environment"):
+    with pytest.raises(ConfigError) as told:
         upstream("http://provider.invalid")
+    assert str(told.value) == (
+        "the proxy of the environment must look like http://proxy.example:3128"
+    )
 
 
 def test_a_socks_proxy_without_what_it_needs_is_told_at_the_start(monkeypatch):
     monkeypatch.setattr(transport, "find_spec", lambda name: None)
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
-    with pytest.raises(ConfigError, match="socks"):
+    with pytest.raises(ConfigError) as told:
         upstream("http://provider.invalid")
+    assert str(told.value) == "the environment names a SOCKS proxy: pip install '.[socks]'"
 
 
 class Socks:
@@ -732,6 +795,13 @@ def test_an_address_that_says_nothing_leaves_the_next_one_its_time(monkeypatch):
             assert delete(client)
 
 
+def test_a_name_without_an_address_is_a_failure_to_be_tried_again(monkeypatch):
+    named(monkeypatch)
+    failed = failure(upstream("http://provider.example"))
+    assert "no connection (OSError)" in str(failed)
+    assert not failed.permanent
+
+
 def test_without_a_thread_to_look_a_name_up_in_it_is_a_failure_to_be_tried_again(monkeypatch):
     """As gevent says it."""
 
@@ -778,6 +848,14 @@ def test_what_comes_after_an_answer_is_not_the_next_calls(
         time.sleep(2 * pause + 0.05)
         assert delete(client)
         assert wire.connections == 2
+
+
+@pytest.mark.parametrize(
+    "junk", [b"junk\r\n\r\n", b"HTTP/1.1 099 x\r\n\r\n", b"HTTP/1.1 0 x\r\n\r\n"]
+)
+def test_what_is_no_http_is_called_so(junk):
+    with serving(lambda connection, _: connection.sendall(junk)) as (client, *_):
+        assert str(failure(client)).endswith("no connection (what came is no HTTP)")
 
 
 @pytest.mark.parametrize("kept_alive", [False, True])
