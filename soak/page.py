@@ -20,11 +20,13 @@ SOAKS = """
 Two gunicorns of two workers behind nginx, a PostgreSQL with a synchronous standby, reached by one
 of them through PgBouncer, two retriers, four providers, a collector of spans, 32 clients; faults
 in the database, in processes, in clocks and at providers, drawn from the seed. Afterwards the
-books are balanced account by account. The first rows must be zero. `before` and `after` are what
-services and retriers hold; a connection that nobody uses is kept for a minute, and the memory is
-no leak: of one worker it stays as it was (`python -m bench.growth`, 2026-11-26, every other an
-e-mail delete, on a busy machine): under gevent 71.4 MB after 5,000 deletes, 71.5 MB after 40,000;
-under gthread 68.2 and 68.9 MB.
+books are balanced account by account, and then `orphans find` must show all that is alive and
+named by nobody, what providers lied about included, and nothing else; once that is adopted and
+retried, nothing may be left. It is asked meanwhile too. The first rows must be zero. `before` and
+`after` are what services and retriers hold; a connection that nobody uses is kept for a minute,
+and the memory is no leak: of one worker it stays as it was (`python -m bench.growth`, 2026-11-26,
+every other an e-mail delete, on a busy machine): under gevent 71.4 MB after 5,000 deletes, 71.5 MB
+after 40,000; under gthread 68.2 and 68.9 MB.
 """
 PLANTED = """
 ## Faults planted

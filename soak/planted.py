@@ -218,6 +218,22 @@ FAULTS = (
         "tests/database/test_poolers.py",
     ),
     Fault(
+        "what a live account uses is shown by orphans find",
+        (("orphans/forgotten.py", "in candidates - used:", "in candidates:"),),
+        "tests/orphans/test_forgotten.py",
+    ),
+    Fault(
+        "of a provider's list only the first page is read",
+        (
+            (
+                "upstream/lists.py",
+                "cursor)}) if cursor else None",
+                "cursor)}) if not page else None",
+            ),
+        ),
+        "tests/test_upstream.py tests/plugins",
+    ),
+    Fault(
         "the log shows a user's key",
         (
             (
