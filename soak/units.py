@@ -103,7 +103,7 @@ class Service(Unit):
     def crash(self):
         """Master and workers at once, as when a machine goes."""
         with self.lock:
-            self._gunicorn.kill()
+            self.kill()
             self.start()
 
     def kill(self):

@@ -18,6 +18,10 @@ from puffle_accounts.orphans.ledger import Claimed
 
 log = logging.getLogger(__name__)
 
+# The kernel may give a signal to any thread, as it does once a process that stood still goes on;
+# Python calls the handler in the main thread, when that goes on. So it never waits for long.
+LOOK = 1.0  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -120,7 +124,8 @@ def side_by_side(work: Callable[[Plugin], None], plugins: list[Plugin]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(LOOK)
     if errors:
         raise errors[0]
 

@@ -11,6 +11,7 @@ import sys
 import time
 from datetime import timedelta
 
+import psutil
 import psycopg
 import pytest
 from click.testing import Result
@@ -338,6 +339,20 @@ def test_a_signal_ends_a_long_wait_at_once(stack, number):
     wait_until(lambda: stack.orphans() == [])
     seconds, _ = _end(process, number)
     assert seconds < 20
+
+
+@only("sqlite")
+def test_a_signal_to_a_process_that_stands_still_ends_it_once_it_goes_on(stack):
+    """Any of its threads may be given it then: six of eight went on for ever."""
+    for _ in range(3):
+        leave(stack)
+        process = stack.fork_command("orphans", "retry", "--every", "0.1")
+        wait_until(lambda: stack.orphans() == [])
+        process.send_signal(signal.SIGSTOP)
+        wait_until(lambda pid=process.pid: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+        process.send_signal(signal.SIGTERM)
+        seconds, _ = _end(process, signal.SIGCONT)
+        assert seconds < 20
 
 
 def test_sigterm_while_a_provider_hangs_finishes_what_is_under_way_within_the_deadline(stack):
