@@ -19,12 +19,9 @@ run: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 6 --dist worksteal $(or $(ARGS),--cov --cov-report=)
 
-# Without the tool for the published interface: to import it takes longer than most of these tests.
-QUICK := --quick -p no:schemathesis --ignore tests/api/test_openapi.py
-
 # Measured on two quiet cores: 30 s with two processes, 22 with three, 20 with four, 19 with six.
 quick: $(READY)
-	$(BIN)/python -m pytest --numprocesses 6 --dist worksteal $(QUICK) $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 6 --dist worksteal --quick $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

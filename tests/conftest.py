@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import entry_points
 from itertools import groupby
 from pathlib import Path
 
 import pytest
+from coverage import Coverage
 from databases import Databases, copied, migrated_sqlite
 from postgresql import SHARED, postgres_server
 from support import Gunicorn, Stack
@@ -48,13 +52,23 @@ def _skip_at_a_process(event: str, words: tuple) -> None:
         pytest.skip("it starts a process")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is collected stays to the end: no collection of garbage need look at it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With --quick nothing is begun that needs a server, by its fixtures, or is marked as slow.
 
-    With --in-process the sandbox, which is in this process, is no server. What that would leave
-    out is not counted for the coverage either, for it costs more than it tells.
+    With --in-process the sandbox, which is in this process, is no server.
     """
-    beyond = {item for item in items if _needs(SERVERS, item) or _is_slow(item)}
+    beyond = {item for item in items if _is_beyond(item)}
     if config.getoption("quick") or config.getoption("in_process"):
         quick = config.getoption("quick")
         left_out = beyond | {item for item in items if quick and _needs({"sandbox"}, item)}
@@ -62,8 +76,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
     elif hasattr(config, "workerinput"):
         items[:] = _dealt(items, config.workerinput["workercount"])
-    for item in beyond:
-        item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    """Of what collects the tests only the imports are measured."""
+    if isinstance(collector, pytest.Module):
+        with suppress(collector.CollectError):
+            _ = collector.obj
+    with _unmeasured():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    """What --in-process leaves out is not measured: tracing it costs more than it tells."""
+    with _unmeasured() if _is_beyond(item) else nullcontext():
+        return (yield)
+
+
+@contextmanager
+def _unmeasured() -> Iterator[None]:
+    measuring = Coverage.current()
+    if measuring:
+        measuring.stop()
+    yield
+    if measuring:
+        measuring.start()
+
+
+def _is_beyond(item: pytest.Item) -> bool:
+    return _needs(SERVERS, item) or _is_slow(item)
 
 
 def _dealt(items: list[pytest.Item], hands: int) -> list[pytest.Item]:

@@ -1,7 +1,7 @@
-"""Databases for tests: a migrated one is used again, which is twenty times as quick as another.
+"""Databases for tests: a migrated one is used again, which is ten times as quick as another.
 
 On PostgreSQL what a test leaves in its rows is taken out. Where it has changed anything else, its
-database goes.
+database goes, and the next is copied from one that no test is given.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ numbers = itertools.count()
 
 OTHERS = """SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()"""
-EMPTY = "TRUNCATE accounts, api_keys, orphans, idempotency_keys RESTART IDENTITY"
+# A quarter of the time of TRUNCATE, which makes their files anew.
+EMPTY = """DELETE FROM accounts; DELETE FROM api_keys; DELETE FROM idempotency_keys;
+DELETE FROM orphans; SELECT setval(pg_get_serial_sequence('api_keys', 'id'), 1, false)"""
 
 #: Whatever could differ after a test but for rows: a change of a row of a catalogue has a new xmin.
 CATALOGUES = (
@@ -29,7 +31,7 @@ CATALOGUES = (
     *("pg_namespace", "pg_type", "pg_rewrite", "pg_extension", "pg_index", "pg_inherits"),
     *("pg_database", "pg_db_role_setting", "pg_default_acl", "pg_publication", "pg_event_trigger"),
 )
-# TRUNCATE writes the rows of pg_class itself.
+# VACUUM writes the rows of pg_class itself.
 TABLES = """SELECT oid, relname, relnamespace, relowner, relacl, relkind, relpersistence,
 reloptions, relrowsecurity, relforcerowsecurity, relhastriggers, relhasrules FROM pg_class"""
 MADE = "SELECT name FROM puffle_accounts_migrations ORDER BY name"
@@ -54,6 +56,7 @@ class Databases:
 
     def __init__(self, server: str) -> None:
         self._server = server
+        self._template: str | None = None  # the name of one with tables
         self._migrated: list[tuple[str, list]] = []  # clean, and their shape
 
     @contextmanager
@@ -74,21 +77,28 @@ class Databases:
             self._drop(url)
 
     def _make(self) -> tuple[str, list]:
-        url = self._create()
-        _migrate(url)
+        if self._template is None:
+            url = self._create()
+            _migrate(url)
+            self._template = _name(url)
+        url = self._create(self._template)
         return url, _emptied(url)
 
-    def _create(self) -> str:
+    def _create(self, template: str = "template1") -> str:
         name = f"t{next(numbers)}"
         with psycopg.connect(self._server, autocommit=True) as connection:
             # half the time of a log
-            connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self._server.replace("/postgres?", f"/{name}?")
 
     def _drop(self, url: str) -> None:
-        name = url.partition("?")[0].rpartition("/")[2]
+        name = _name(url)
         with psycopg.connect(self._server, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _name(url: str) -> str:
+    return url.partition("?")[0].rpartition("/")[2]
 
 
 def _emptied(url: str) -> list | None:

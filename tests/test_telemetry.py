@@ -16,6 +16,7 @@ import pytest
 from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -39,10 +40,10 @@ on_one_database = only("sqlite")
 @pytest.fixture(autouse=True)
 def sdk():
     """The real SDK, for the test alone: what a process has set globally, it has for good."""
-    traces, meters = TracerProvider(), MeterProvider()
+    traces, meters = TracerProvider(), MeterProvider([reader := InMemoryMetricReader()])
     traces.add_span_processor(SimpleSpanProcessor(exporter := InMemorySpanExporter()))
     telemetry.tell(traces, meters)
-    yield SimpleNamespace(traces=traces, meters=meters, exporter=exporter)
+    yield SimpleNamespace(traces=traces, meters=meters, exporter=exporter, reader=reader)
     telemetry.tell(trace.get_tracer_provider(), metrics.get_meter_provider())
 
 
@@ -201,6 +202,7 @@ def test_a_retry_is_a_trace_of_its_own_that_is_linked_to_the_delete(live, spans,
     made = spans()["teardown"]
     live.sandbox.behave("unipile", "ok")
     live.make_due()
+    [orphan] = live.orphans()
     assert live.retry() == {"done": 1}
     retry, plugin = spans()["retry unipile"], spans()["teardown unipile"]
     assert retry.parent is None
@@ -211,8 +213,33 @@ def test_a_retry_is_a_trace_of_its_own_that_is_linked_to_the_delete(live, spans,
         made.context.span_id,
     )
     assert retry.context.trace_id != made.context.trace_id
-    assert retry.attributes["puffle.account.id"] == account
-    assert retry.attributes["puffle.orphan.attempts"] == 1
+    assert dict(retry.attributes) == {
+        "puffle.plugin": "unipile",
+        "puffle.orphan.id": str(orphan["id"]),
+        "puffle.orphan.attempts": 1,
+        "puffle.account.id": account,
+        "puffle.account.type": "linkedin",
+        "puffle.request.id": orphan["request_id"],
+    }
+
+
+@on_one_database
+def test_retries_are_counted_by_plugin_and_by_what_became_of_them(live, sdk):
+    leave(live)
+    live.sandbox.behave("unipile", "fail")
+    live.retry()
+    live.sandbox.behave("unipile", "ok")
+    live.make_due()
+    live.retry()
+    counted = {
+        (point.attributes["puffle.plugin"], point.attributes["puffle.orphan.result"]): point.value
+        for resource in sdk.reader.get_metrics_data().resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if metric.name == "puffle.orphan.retries"
+        for point in metric.data.data_points
+    }
+    assert counted == {("unipile", "failed"): 1, ("unipile", "done"): 1}
 
 
 @on_one_database
@@ -262,7 +289,9 @@ def test_a_retry_that_fails_says_why(live, spans):
     leave(live)
     live.sandbox.behave("unipile", "fail")
     assert live.retry() == {"failed": 1}
-    assert spans()["retry unipile"].status.description.startswith("Unipile: session revoke: 5")
+    retry = spans()["retry unipile"]
+    assert retry.status.description.startswith("Unipile: session revoke: 5")
+    assert retry.attributes["error.type"] == "_OTHER"
 
 
 def test_a_retry_is_the_first_of_a_trace_wherever_it_begins_and_an_error_has_no_secret(spans):
