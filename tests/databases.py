@@ -1,4 +1,4 @@
-"""Databases for tests: a migrated one is used again, which is ten times as quick as another.
+"""Databases for tests: a migrated one is used again, which is three times as quick as another.
 
 On PostgreSQL what a test leaves in its rows is taken out. Where it has changed anything else, its
 database goes, and the next is copied from one that no test is given.
