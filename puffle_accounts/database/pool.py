@@ -18,7 +18,6 @@ from puffle_accounts.text import one_line
 
 CANCELLING = 1.0  # seconds to tell the server that its answer is not waited for
 IDLE, LIFETIME = 60.0, 3600.0  # seconds until a connection is given back, or is too old
-POOLER_IDLE, POOLER_LIFETIME = 1.0, 3.0  # in session mode each keeps others from the server
 
 READ_ONLY = (b"in_hot_standby", b"default_transaction_read_only")  # reported as they change
 
@@ -74,8 +73,15 @@ class Connection(psycopg.Connection[Any]):
         return not self.is_pooled and b"on" in said
 
 
+class _Shared(Exception):
+    """What a pooler lends to others is not for keeping."""
+
+
 class Pool(ConnectionPool[Connection]):
     """A pool in which nobody waits for what is known to fail, and one loss is met once.
+
+    Behind a pooler nothing is kept: in session mode each connection keeps others from the
+    server, and whoever waits for one there is served in turn. So each use has its own.
 
     Args:
         url: of the database, as libpq reads it.
@@ -87,11 +93,10 @@ class Pool(ConnectionPool[Connection]):
             url,
             connection_class=Connection,
             kwargs={**params, "autocommit": True},
-            configure=self._set_up,
             min_size=0,
             max_size=CONNECTIONS,
             timeout=WAIT,
-            max_idle=POOLER_IDLE,  # until the first connection has shown who is at its other end
+            max_idle=IDLE,
             max_lifetime=LIFETIME,
             reconnect_timeout=0,  # whoever needs a connection asks for it
             open=True,
@@ -122,11 +127,13 @@ class Pool(ConnectionPool[Connection]):
             if self._failed > max(arrived, self._served):
                 raise DatabaseUnavailable(self._reason)
             try:
-                conn = self.getconn(left)
+                conn = self._for_one_use(left) if self.is_pooled else self.getconn(left)
             except PoolClosed as error:
                 raise DatabaseUnavailable("its connections are closed: the process ends") from error
             except PoolTimeout:
                 break
+            except _Shared:
+                continue
             if conn.is_alive():
                 return conn
             self._give_back(conn)
@@ -145,7 +152,10 @@ class Pool(ConnectionPool[Connection]):
         elif conn.opened >= self._emptied:
             self._emptied = time.monotonic()
             self.drain()
-        self.putconn(conn)
+        if conn.is_pooled:
+            conn.close()
+        else:
+            self.putconn(conn)
 
     def in_use(self) -> int:
         """Return how many connections are taken, or being made."""
@@ -153,6 +163,8 @@ class Pool(ConnectionPool[Connection]):
 
     def places(self) -> Places:
         """Return how many connections there are, and how many wait for one."""
+        if self.is_pooled:
+            return Places(self._places.under_way, 0, CONNECTIONS, self._places.waiting)
         stats = self.get_stats()
         idle = stats["pool_available"]
         return Places(
@@ -163,42 +175,64 @@ class Pool(ConnectionPool[Connection]):
         )
 
     def _connect(self, timeout: float | None = None) -> Connection:
-        """Return a new connection; if there is none, tell why to those who wait for it."""
+        """Return a new connection to be kept; if there is none, tell why to those who wait."""
+        conn = self._new(timeout)
+        if conn.is_pooled:
+            conn.close()
+            self._send_away(_Shared())
+            raise _Shared
+        return conn
+
+    def _for_one_use(self, timeout: float) -> Connection:
+        if self.closed:
+            raise PoolClosed
+        try:
+            return self._new(timeout)
+        except psycopg.Error as error:
+            raise DatabaseUnavailable(one_line(error)) from error
+
+    def _new(self, timeout: float | None) -> Connection:
         began = time.monotonic()
         try:
             conn = super()._connect(timeout)
+            if timeout:
+                conn.patience = max(began + timeout - time.monotonic(), 0.001)
+            self._set_up(conn)
         except Exception as error:
             if self._served < began:  # else others come back, and serve them
-                self._turn_away(one_line(error))
+                self._reason, self._failed = one_line(error), time.monotonic()
+                self._send_away(DatabaseUnavailable(self._reason))
             raise
         conn.opened = time.monotonic()
         return conn
 
-    def _turn_away(self, reason: str) -> None:
-        self._reason, self._failed = reason, time.monotonic()
+    def _send_away(self, error: Exception) -> None:
         with self._lock:
             waiting = list(self._waiting)
             self._waiting.clear()
         for client in waiting:
-            client.fail(DatabaseUnavailable(reason))
+            client.fail(error)
 
     def _set_up(self, conn: Connection) -> None:
         try:
             for name, loader in LOADERS.items():
                 conn.adapters.register_loader(name, loader)
-            if not conn.execute(SETTINGS, [conn.info.backend_pid]).fetchall():
+            if not conn.execute(SETTINGS, [conn.info.backend_pid]).fetchall() or self.is_pooled:
                 self._share(conn)
         except BaseException:
             conn.close()
             raise
-        else:
-            self.max_idle = POOLER_IDLE if conn.is_pooled else IDLE
-            self.max_lifetime = POOLER_LIFETIME if conn.is_pooled else LIFETIME
 
     def _share(self, conn: Connection) -> None:
         """Leave nothing in a session that a pooler will lend to others."""
         conn.is_pooled = True
         conn.prepare_threshold = None
+        if not self.is_pooled:
+            self._require_transactions(conn)
+            log.info("database.pooled")
+            self.is_pooled = True
+
+    def _require_transactions(self, conn: Connection) -> None:
         try:
             conn.execute("BEGIN")
             conn.execute("ROLLBACK")
@@ -206,9 +240,6 @@ class Pool(ConnectionPool[Connection]):
             raise psycopg.OperationalError(
                 f"the pooler must be in session or transaction mode: {one_line(error)}"
             ) from error
-        if not self.is_pooled:
-            log.info("database.pooled")
-        self.is_pooled = True
 
 
 class _Lenient:

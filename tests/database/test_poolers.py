@@ -14,6 +14,7 @@ from support import MIGRATIONS, assert_problem, only, wait_until
 
 from puffle_accounts.account import ID_COLUMNS
 from puffle_accounts.database import connect, schema
+from puffle_accounts.errors import DatabaseUnavailable
 
 pytestmark = [needed, only("postgresql")]
 
@@ -110,6 +111,27 @@ def test_a_restart_of_the_pooler_under_load_is_got_over(stack, gunicorn, pooler,
     assert [client.exception() for client in asking] == [None] * 8
     assert set(statuses) == {404, 503}
     assert set(statuses[-20:]) == {404}
+
+
+def test_many_processes_take_turns_at_one_connection(stack, pooler):
+    """In session mode whoever keeps a connection keeps the others from the server."""
+    url = pooler(pool_mode="session", default_pool_size=1).url
+    stores = [connect(url) for _ in range(4)]
+    served, turned_away = [0] * len(stores), []
+
+    def use_until_each_was_served(number: int) -> None:
+        while min(served) < 10 and not turned_away:
+            try:
+                with stores[number].writing():
+                    served[number] += 1
+            except DatabaseUnavailable as error:
+                turned_away.append(error)
+
+    with ThreadPoolExecutor(len(stores)) as users:
+        list(users.map(use_until_each_was_served, range(len(stores))))
+    assert turned_away == []
+    for store in stores:
+        store.close_all()
 
 
 def test_statement_mode_is_refused_with_one_line(stack, gunicorn, pooler):
