@@ -141,8 +141,12 @@ def _is_slow(item: pytest.Item) -> bool:
     return item.get_closest_marker("slow") is not None
 
 
-def pytest_sessionstart() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
     """The tests count on the three plugins of this project, and on no other."""
+    forgotten = Coverage.current()
+    if forgotten and hasattr(session.config, "workerinput"):
+        forgotten.stop()  # pytest-cov takes each of xdist's processes for the first, and begins anew
     foreign = {point.dist.name for point in entry_points(group=GROUP)} - {"puffle-accounts"}
     if foreign:
         pytest.exit(f"uninstall {', '.join(sorted(foreign))} from here first", returncode=1)
