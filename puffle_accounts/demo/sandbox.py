@@ -6,6 +6,7 @@ a wrong URL, and Instantly's refusal of an empty JSON body. Each can be told to 
 
 from __future__ import annotations
 
+import functools
 import select
 import socket
 import threading
@@ -43,6 +44,7 @@ _COLLECTIONS = (
     "/instantly/api/v2/accounts",
     "/agentmail/v0/inboxes",
 )
+_ASKED = "puffle_accounts.sandbox"  # in the WSGI environment
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ class Sandbox:
 
     def start(self) -> None:
         """Listen, and answer in daemon threads. Raises OSError if the port is taken."""
-        app = _application(self)
-        handler = type("Handler", (_Handler,), {"connections": self._connections})
+        app = _application()
+        handler = type("Handler", (_Handler,), {"sandbox": self})
         # Werkzeug would end the process over a taken port, so it is given a bound socket.
         with socket.create_server(self._address, backlog=1024) as listener:
             self._server = make_server(
@@ -203,19 +205,20 @@ class _Handler(WSGIRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    connections: set[socket.socket]
+    sandbox: Sandbox
 
     def setup(self) -> None:
         super().setup()
-        self.connections.add(self.connection)
+        self.sandbox._connections.add(self.connection)
 
     def finish(self) -> None:
-        self.connections.discard(self.connection)
+        self.sandbox._connections.discard(self.connection)
         super().finish()
 
     def run_wsgi(self) -> None:
         environ = self.make_environ()
         environ["PATH_INFO"] = environ["RAW_URI"].partition("?")[0]
+        environ[_ASKED] = self.sandbox
         response = Response.from_app(self.server.app, environ, buffered=True)
         self.send_response(response.status_code)
         for header in response.headers:
@@ -227,16 +230,21 @@ class _Handler(WSGIRequestHandler):
         """Nothing: `Sandbox.calls` is the log."""
 
 
-def _application(sandbox: Sandbox) -> Flask:
+@functools.cache
+def _application() -> Flask:
+    """The application of every sandbox; which one is asked stands in the request."""
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False
 
-    @app.after_request
+    def admit() -> Response | None:
+        return _asked()._admit()
+
     def record(response: Response) -> Response:
-        sandbox._record(response)
+        _asked()._record(response)
         return response
 
     def list_resources() -> Response:
+        sandbox = _asked()
         ids = sandbox._list(provider_asked())
         cursor = request.args.get(envelopes.CURSORS[provider_asked()][0], "")
         limit = min(request.args.get("limit", 100, type=int), sandbox.page)
@@ -244,7 +252,7 @@ def _application(sandbox: Sandbox) -> Flask:
         return envelopes.listing(left[:limit], left[limit - 1] if len(left) > limit else None)
 
     def delete_resource(quoted_id: str) -> Response:
-        if not sandbox._remove(provider_asked(), unquote(quoted_id)):
+        if not _asked()._remove(provider_asked(), unquote(quoted_id)):
             return envelopes.fault(provider_asked(), "gone")
         return envelopes.deleted(unquote(quoted_id))
 
@@ -256,9 +264,15 @@ def _application(sandbox: Sandbox) -> Flask:
         route("GET", collection, list_resources)
         route("DELETE", f"{collection}/<quoted_id>", delete_resource)
     route("POST", "/instantly/api/v2/accounts/warmup/disable", envelopes.disable_warmup)
-    app.before_request(sandbox._admit)
+    app.before_request(admit)
+    app.after_request(record)
     app.register_error_handler(HTTPException, envelopes.unrouted)
     return app
+
+
+def _asked() -> Sandbox:
+    sandbox: Sandbox = request.environ[_ASKED]
+    return sandbox
 
 
 def _client_has_left() -> bool:

@@ -22,6 +22,9 @@ UNDECLARED = (
     " and an orphan that cannot be told from a live account is parked"
 )
 
+#: An entry point, and name and version of what installed it.
+Found = tuple[EntryPoint, str]
+
 log = logging.getLogger(__name__)
 
 
@@ -38,33 +41,30 @@ def load(
         found: entry points to use instead of the installed ones.
     """
     named = defaultdict(list)
-    for point in _installed() if found is None else found:
-        named[point.name].append(point)
+    for point, distribution in _installed() if found is None else map(_read, found):
+        named[point.name].append((point, distribution))
     for name in set(disabled) - set(named):
         log.warning("plugin.not_installed", extra={"plugin": name})
     return Plugins(
-        _load(points, Bulkhead(limit), disabled=name in disabled) for name, points in named.items()
+        _load(each, Bulkhead(limit), disabled=name in disabled) for name, each in named.items()
     )
 
 
-def _installed() -> Iterable[EntryPoint]:
+def _installed() -> Iterable[Found]:
     """Return the group's entry points; a distribution that cannot be read hides no other."""
     try:
-        found = entry_points(group=GROUP)
-        for point in found:
-            _named(point)
-        return found
+        return [*map(_read, entry_points(group=GROUP))]
     except Exception:
         return _one_by_one()
 
 
-def _one_by_one() -> Iterator[EntryPoint]:
+def _one_by_one() -> Iterator[Found]:
     # Slower by far, for it parses what every distribution says of itself.
     seen: set[str] = set()
     for distribution in distributions():
         try:
             if distribution.name not in seen:
-                yield from distribution.entry_points.select(group=GROUP)
+                yield from map(_read, distribution.entry_points.select(group=GROUP))
             seen.add(distribution.name)
         except Exception as error:
             reason = one_line(f"{type(error).__name__}: {error}")
@@ -94,16 +94,17 @@ def configure(plugins: Plugins, environ: Mapping[str, str]) -> None:
             log.warning("plugin.undeclared", extra={"plugin": plugin.name, "reason": UNDECLARED})
 
 
-def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugin:
-    distribution = ", ".join(filter(None, map(_named, points)))
-    plugin = Plugin(points[0].name, distribution, bulkhead, disabled=disabled)
+def _load(found: list[Found], bulkhead: Bulkhead, disabled: bool) -> Plugin:
+    point, _ = found[0]
+    distribution = ", ".join(name for _, name in found if name)
+    plugin = Plugin(point.name, distribution, bulkhead, disabled=disabled)
     if disabled:
         return plugin
     try:
-        if len(points) > 1:
+        if len(found) > 1:
             raise BrokenPlugin("two distributions have an entry point of this name")
         with redirect_stdout(sys.stderr):  # a command's output is its own
-            module = points[0].load()
+            module = point.load()
         plugin.impls = verify(module)
         plugin.resource_ids = resources.declared(module)
         plugin.module = module
@@ -112,8 +113,11 @@ def _load(points: list[EntryPoint], bulkhead: Bulkhead, disabled: bool) -> Plugi
     return plugin
 
 
-def _named(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else ""
+def _read(point: EntryPoint) -> Found:
+    if point.dist is None:
+        return point, ""
+    said = point.dist.metadata  # parsed each time
+    return point, f"{said['Name']} {said['Version']}"
 
 
 def _break(plugin: Plugin, error: BaseException) -> None:
