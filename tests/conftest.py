@@ -147,7 +147,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """The tests count on the three plugins of this project, and on no other."""
     forgotten = Coverage.current()
     if forgotten and hasattr(session.config, "workerinput"):
-        forgotten.stop()  # pytest-cov takes each of xdist's processes for the first, and begins anew
+        forgotten.stop()  # pytest-cov begins in each of xdist's processes twice, and ends once
     foreign = {point.dist.name for point in entry_points(group=GROUP)} - {"puffle-accounts"}
     if foreign:
         pytest.exit(f"uninstall {', '.join(sorted(foreign))} from here first", returncode=1)
