@@ -152,7 +152,7 @@ def test_the_printed_lines_take_three_accounts_apart_and_each_call_is_shown(demo
         "unipile: DELETE /api/v1/accounts/unipile-acc-1 -> 200",
     ]
     assert [demo.curl(number).status_code for number in range(3)] == [200, 404, 404]
-    assert re.search(r"\[info +\] account\.deleted ", demo.shown), "the log, for people"
+    wait_until(lambda: re.search(r"\[info +\] account\.deleted ", demo.shown))  # for people
 
 
 @pytest.mark.parametrize(("mode", "shown"), [("fail", "-> 500"), ("hang", "-> no answer")])
@@ -312,6 +312,7 @@ def test_it_shows_a_plugin_at_work_on_an_account_of_ones_own_and_keeps_the_datab
     for number in (3, 4):
         assert demo.curl(number).headers["Teardown-Status"] == "complete"
     assert [sent.path for sent in fake_provider.requests] == ["/7?a-key-of-mine"]
+    wait_until(lambda: demo.calls)
     assert demo.calls == ["agentmail: DELETE /v0/inboxes/me%40outreach.example -> 200"]
     assert 'CRM_API_KEY="$CRM_API_KEY"' in demo.shown
     assert "a-key-of-mine" not in demo.shown
