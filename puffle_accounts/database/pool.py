@@ -203,6 +203,7 @@ class Pool(ConnectionPool[Connection]):
                 self._reason, self._failed = one_line(error), time.monotonic()
                 self._send_away(DatabaseUnavailable(self._reason))
             raise
+        conn.patience = Connection.patience
         conn.opened = time.monotonic()
         return conn
 

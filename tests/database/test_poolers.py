@@ -113,7 +113,7 @@ def test_a_restart_of_the_pooler_under_load_is_got_over(stack, gunicorn, pooler,
     assert set(statuses[-20:]) == {404}
 
 
-def test_many_processes_take_turns_at_one_connection(stack, pooler):
+def test_many_processes_take_turns_at_one_connection(pooler):
     """In session mode whoever keeps a connection keeps the others from the server."""
     url = pooler(pool_mode="session", default_pool_size=1).url
     stores = [connect(url) for _ in range(4)]
