@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from coverage import Coverage
 from databases import Databases, copied, migrated_sqlite
+from hypothesis import Phase, settings
 from postgresql import SHARED, postgres_server
 from support import Gunicorn, Stack
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -29,6 +30,9 @@ from puffle_accounts.hooks.hookspecs import GROUP
 OF_THE_SERVICE = ("DATABASE_URL", "PUFFLE_", "UNIPILE_", "INSTANTLY_", "AGENTMAIL_", "OTEL_")
 SERVERS = {"postgres", "gunicorn", "demo"}
 PROCESSES = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
+
+# For who asks no more than whether a test fails: to look for the simplest case takes minutes.
+settings.register_profile("no-shrinking", phases=set(Phase) - {Phase.shrink, Phase.explain})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -377,6 +377,28 @@ def test_a_plugin_that_hangs_or_ends_the_process_holds_up_no_other(live):
     }
 
 
+@only("sqlite")
+def test_no_thread_of_a_pass_holds_up_the_end_of_the_process(live):
+    daemons = set()
+
+    def look():
+        daemons.add(threading.current_thread().daemon)
+
+    class WatchedLedger(Ledger):
+        def claim(self, plugin, *more):
+            if plugin == "unipile":
+                look()  # before the first call, and after each
+            return super().claim(plugin, *more)
+
+        def forget(self, orphan):
+            look()
+            super().forget(orphan)
+
+    leave(live, 3)
+    assert retry(live, ledger=WatchedLedger(live.database, timedelta(seconds=12))) == {"done": 3}
+    assert daemons == {True}
+
+
 # The database
 
 
@@ -427,6 +449,22 @@ def test_no_provider_is_called_while_what_came_of_earlier_calls_waits_for_the_le
     assert retried["done"] == 5 * SIDE_BY_SIDE
     # Those that are called for, those that wait, the one that is being settled.
     assert max(waiting) <= 2 * SIDE_BY_SIDE + 1
+
+
+@only("sqlite")
+def test_once_the_ledger_has_failed_nothing_more_is_written_into_it(live):
+    tried = []
+
+    class FailingLedger(Ledger):
+        def forget(self, orphan):
+            tried.append(orphan)
+            raise DatabaseUnavailable("full")
+
+    leave(live, SIDE_BY_SIDE)
+    with pytest.raises(DatabaseUnavailable, match="full"):
+        retry(live, ledger=FailingLedger(live.database, timedelta(seconds=12)))
+    assert len(tried) == 1
+    assert len(live.orphans()) == SIDE_BY_SIDE
 
 
 def test_where_the_database_fails_the_run_says_so_and_the_orphan_stays(live):
