@@ -33,12 +33,10 @@ class Owed:
         Raises:
             DatabaseUnavailable: those that are left must wait.
         """
-        while self._until:
-            with self._lock:
-                token = next(iter(self._until), None)
-            if token is None:
-                return
-            if time.monotonic() < self._until.get(token, 0.0):
+        with self._lock:
+            debts = list(self._until.items())
+        for token, until in debts:
+            if time.monotonic() < until:
                 free(token)
             with self._lock:
                 self._until.pop(token, None)

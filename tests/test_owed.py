@@ -86,6 +86,18 @@ def test_a_key_whose_lease_has_run_out_is_another_requests_and_is_not_given_back
     assert keys.freed == ["new"]
 
 
+def test_two_may_pay_at_a_time():
+    keys, debts = Keys(), Owed()
+
+    def free(token: str) -> None:
+        debts.pay(keys.free)  # as another thread may meanwhile
+        keys.free(token)
+
+    debts.add("a", time.monotonic() + 60)
+    debts.pay(free)
+    assert keys.freed == ["a", "a"]
+
+
 def test_what_cannot_be_paid_is_owed_still():
     keys, debts = Keys(DatabaseUnavailable("away")), Owed()
     debts.add("a", time.monotonic() + 60)
