@@ -32,8 +32,8 @@ PLANTED = """
 ## Faults planted
 
 A run that finds nothing proves something only if it would have found it. Each of these was put
-into a copy of the product, and looked for by a short soak (2026-11-25, the two about lists
-2026-11-26), and by the tests alone (2026-11-26, the first that failed).
+into a copy of the product, and looked for by a short soak, and by the tests alone (2026-11-26,
+the first that failed).
 """
 BAD = """
 ## Bad input
