@@ -277,6 +277,7 @@ def others_state(live) -> list[str]:
             for (state,) in connection.execute(
                 "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
                 " AND pid <> pg_backend_pid() AND state <> 'idle'"
+                " AND backend_type = 'client backend'"  # autovacuum is active, and nobody's
             )
         ]
 
