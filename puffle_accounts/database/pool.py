@@ -8,10 +8,10 @@ from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.types.datetime import TimestampLoader, TimestamptzLoader
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from puffle_accounts.bulkhead import Bulkhead
+from puffle_accounts.database.odd_times import LOADERS
 from puffle_accounts.database.pooled import CONNECTIONS, WAIT, Places
 from puffle_accounts.errors import DatabaseUnavailable
 from puffle_accounts.text import one_line
@@ -241,24 +241,3 @@ class Pool(ConnectionPool[Connection]):
             raise psycopg.OperationalError(
                 f"the pooler must be in session or transaction mode: {one_line(error)}"
             ) from error
-
-
-class _Lenient:
-    """Reads a time that Python has none for, such as `infinity`, as text."""
-
-    def load(self, data: Any) -> Any:
-        try:
-            return super().load(data)  # type: ignore[misc]
-        except psycopg.DataError:
-            return bytes(data).decode()
-
-
-class _LenientTimestamp(_Lenient, TimestampLoader):
-    pass
-
-
-class _LenientTimestamptz(_Lenient, TimestamptzLoader):
-    pass
-
-
-LOADERS: dict[str, Any] = {"timestamp": _LenientTimestamp, "timestamptz": _LenientTimestamptz}
