@@ -106,7 +106,7 @@ def figures(found):
 
 
 def survivors(found, but=()):
-    """Return the names of those that no test has failed for."""
+    """Return the names of those that no test has failed for, `but` for those that ended so."""
     spared = {"killed", *but}
     return [name for each in found.values() for name, how in each.items() if how not in spared]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 import requests
 from postgresql import Programs
-from support import free_port, wait_until
+from support import direct_session, free_port, wait_until
 
 SETTINGS = {
     "fsync": "off",
@@ -162,8 +162,7 @@ class Load:
         wait_until(lambda: len(self.done) >= min(goal, len(self.accounts)), 60)
 
     def _end(self, accounts: list[str]) -> None:
-        with requests.Session() as session:
-            session.trust_env = False  # to look for a proxy takes longer than the call
+        with direct_session() as session:
             for account in accounts:
                 while (status := self._ask(session, account)) not in (200, 404):
                     time.sleep(0.05)

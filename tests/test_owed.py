@@ -95,7 +95,7 @@ def test_two_may_pay_at_a_time():
 
     debts.add("a", time.monotonic() + 60)
     debts.pay(free)
-    assert keys.freed == ["a", "a"]
+    assert set(keys.freed) == {"a"}
 
 
 def test_what_cannot_be_paid_is_owed_still():

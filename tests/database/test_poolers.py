@@ -14,6 +14,7 @@ from support import MIGRATIONS, assert_problem, only, wait_until
 
 from puffle_accounts.account import ID_COLUMNS
 from puffle_accounts.database import connect, schema
+from puffle_accounts.database.pooled import WAIT
 from puffle_accounts.errors import DatabaseUnavailable
 
 pytestmark = [needed, only("postgresql")]
@@ -130,6 +131,7 @@ def test_many_processes_take_turns_at_one_connection(pooler):
     with ThreadPoolExecutor(len(stores)) as users:
         list(users.map(use_until_each_was_served, range(len(stores))))
     assert turned_away == []
+    assert stores[0].pool.take().patience == WAIT, "not what was left for connecting"
     for store in stores:
         store.close_all()
 
