@@ -183,13 +183,13 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 def _comes_up(port: int, server: subprocess.Popen[bytes], asked_to_end: Sequence[int]) -> bool:
     """Wait until gunicorn listens; return whether it does before somebody ends the demo."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and server.poll() is None:
-        if asked_to_end:
-            return False
+    while time.monotonic() < deadline and server.poll() is None and not asked_to_end:
         with closing(socket.socket()) as probe:
             if probe.connect_ex((HOST, port)) == 0:
                 return True
         time.sleep(0.1)
+    if asked_to_end:  # Ctrl-C also ends a gunicorn that has no session of its own yet
+        return False
     raise click.ClickException("gunicorn did not come up; its last lines say why")
 
 

@@ -26,6 +26,7 @@ from click.testing import CliRunner
 from support import free_port, run, wait_until, write_distribution
 
 from puffle_accounts.cli.demo import demo as demo_command
+from puffle_accounts.demo import runner
 
 CTRL_C = b"\x03"
 
@@ -235,6 +236,12 @@ def test_it_may_be_ended_while_it_comes_up(demo, further):
     assert demo.process.wait() == 0, demo.shown
     assert list(demo.temporary.iterdir()) == []
     assert "Traceback" not in demo.shown
+
+
+def test_a_gunicorn_that_ctrl_c_ended_first_is_no_failure():
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+        assert not runner._comes_up(free_port(), ended, [signal.SIGINT])
 
 
 def test_a_taken_port_is_one_line(tmp_path):
