@@ -28,7 +28,8 @@ from puffle_accounts.hooks import loading
 from puffle_accounts.hooks.hookspecs import GROUP
 
 OF_THE_SERVICE = ("DATABASE_URL", "PUFFLE_", "UNIPILE_", "INSTANTLY_", "AGENTMAIL_", "OTEL_")
-SERVERS = {"postgres", "gunicorn", "demo"}
+OF_ITS_OWN = {"gunicorn", "demo", "cluster", "pooler", "postgres_of_its_own"}
+SERVERS = {"postgres", *OF_ITS_OWN}
 PROCESSES = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
 
 # For who asks no more than whether a test fails: to look for the simplest case takes minutes.
@@ -131,8 +132,7 @@ def _dealt(items: list[pytest.Item], hands: int) -> list[pytest.Item]:
 
 
 def _starts_processes(item: pytest.Item) -> bool:
-    own = {"gunicorn", "demo", "cluster", "pooler", "postgres_of_its_own"}
-    return "deployed" in item.path.parts or not own.isdisjoint(item.fixturenames)
+    return "deployed" in item.path.parts or not OF_ITS_OWN.isdisjoint(item.fixturenames)
 
 
 def _needs(servers: set[str], item: pytest.Item) -> bool:
