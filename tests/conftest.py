@@ -6,17 +6,16 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import entry_points
 from itertools import groupby
 from pathlib import Path
 
+import measuring  # first: what follows is large
 import pytest
-from coverage import Coverage
 from databases import Databases, copied, migrated_sqlite
 from hypothesis import Phase, settings
 from postgresql import SHARED, postgres_server
+from selection import is_beyond, needs, starts_processes
 from support import Gunicorn, Stack
 from werkzeug.serving import WSGIRequestHandler, make_server
 from wire import self_signed
@@ -28,8 +27,6 @@ from puffle_accounts.hooks import loading
 from puffle_accounts.hooks.hookspecs import GROUP
 
 OF_THE_SERVICE = ("DATABASE_URL", "PUFFLE_", "UNIPILE_", "INSTANTLY_", "AGENTMAIL_", "OTEL_")
-OF_ITS_OWN = {"gunicorn", "demo", "cluster", "pooler", "postgres_of_its_own"}
-SERVERS = {"postgres", *OF_ITS_OWN}
 PROCESSES = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
 
 # For who asks no more than whether a test fails: to look for the simplest case takes minutes.
@@ -46,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     left_out = config.getoption("quick") or config.getoption("in_process")
     if left_out and not config.getoption("numprocesses", None):
         sys.addaudithook(_skip_at_a_process)
+    config.pluginmanager.register(measuring)
     if SHARED not in os.environ:  # a worker has been given its own
         folder = tempfile.TemporaryDirectory(prefix="puffle-tests-")
         os.environ[SHARED] = folder.name
@@ -74,45 +72,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     With --in-process the sandbox, which is in this process, is no server.
     """
-    beyond = {item for item in items if _is_beyond(item)}
+    beyond = {item for item in items if is_beyond(item)}
     if config.getoption("quick") or config.getoption("in_process"):
         quick = config.getoption("quick")
-        left_out = beyond | {item for item in items if quick and _needs({"sandbox"}, item)}
+        left_out = beyond | {item for item in items if quick and needs({"sandbox"}, item)}
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
     elif hasattr(config, "workerinput"):
         items[:] = _dealt(items, config.workerinput["workercount"])
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector):
-    """Of what collects the tests only the imports are measured."""
-    if isinstance(collector, pytest.Module):
-        with suppress(collector.CollectError):
-            _ = collector.obj
-    with _unmeasured():
-        return (yield)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item):
-    """What --in-process leaves out is not measured: tracing it costs more than it tells."""
-    with _unmeasured() if _is_beyond(item) else nullcontext():
-        return (yield)
-
-
-@contextmanager
-def _unmeasured() -> Iterator[None]:
-    measuring = Coverage.current()
-    if measuring:
-        measuring.stop()
-    yield
-    if measuring:
-        measuring.start()
-
-
-def _is_beyond(item: pytest.Item) -> bool:
-    return _needs(SERVERS, item) or _is_slow(item)
 
 
 def _dealt(items: list[pytest.Item], hands: int) -> list[pytest.Item]:
@@ -121,7 +88,7 @@ def _dealt(items: list[pytest.Item], hands: int) -> list[pytest.Item]:
     Each is given as many items, one after the other, and takes from others when it has done them.
     """
     by_file = [list(of_one) for _, of_one in groupby(items, key=lambda item: item.path)]
-    long = [of_one for of_one in by_file if any(map(_starts_processes, of_one))]
+    long = [of_one for of_one in by_file if any(map(starts_processes, of_one))]
     short = [item for of_one in by_file if of_one not in long for item in of_one]
     dealt = []
     for hand in range(hands):
@@ -131,27 +98,9 @@ def _dealt(items: list[pytest.Item], hands: int) -> list[pytest.Item]:
     return dealt + short
 
 
-def _starts_processes(item: pytest.Item) -> bool:
-    return "deployed" in item.path.parts or not OF_ITS_OWN.isdisjoint(item.fixturenames)
-
-
-def _needs(servers: set[str], item: pytest.Item) -> bool:
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return (
-        not servers.isdisjoint(item.fixturenames) or parameters.get("database_url") == "postgresql"
-    )
-
-
-def _is_slow(item: pytest.Item) -> bool:
-    return item.get_closest_marker("slow") is not None
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """The tests count on the three plugins of this project, and on no other."""
-    forgotten = Coverage.current()
-    if forgotten and hasattr(session.config, "workerinput"):
-        forgotten.stop()  # pytest-cov begins in each of xdist's processes twice, and ends once
     foreign = {point.dist.name for point in entry_points(group=GROUP)} - {"puffle-accounts"}
     if foreign:
         pytest.exit(f"uninstall {', '.join(sorted(foreign))} from here first", returncode=1)
