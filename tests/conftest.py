@@ -15,6 +15,7 @@ import pytest
 from databases import Databases, copied, migrated_sqlite
 from hypothesis import Phase, settings
 from postgresql import SHARED, postgres_server
+from remembered import remembered
 from selection import is_beyond, needs, starts_processes
 from support import Gunicorn, Stack
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -23,7 +24,6 @@ from wire import self_signed
 from puffle_accounts import context
 from puffle_accounts.app import create_app
 from puffle_accounts.demo.sandbox import Sandbox
-from puffle_accounts.hooks import loading
 from puffle_accounts.hooks.hookspecs import GROUP
 
 OF_THE_SERVICE = ("DATABASE_URL", "PUFFLE_", "UNIPILE_", "INSTANTLY_", "AGENTMAIL_", "OTEL_")
@@ -58,13 +58,14 @@ def _skip_at_a_process(event: str, words: tuple) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """What is collected stays to the end: no collection of garbage need look at it."""
+    """What is collected stays to the end: no search for garbage need look at it, nor so often."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.enable()
         gc.freeze()
+        gc.set_threshold(50_000)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -172,8 +173,11 @@ def certificate(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def sandbox():
-    with Sandbox() as providers:
-        yield providers
+    providers = Sandbox()
+    with remembered():
+        providers.start()
+    yield providers
+    providers.stop()
 
 
 @pytest.fixture
@@ -191,22 +195,15 @@ class _Quiet(WSGIRequestHandler):
         pass
 
 
-@pytest.fixture(scope="session")
-def installed() -> list[loading.Found]:
-    """The plugins that are installed: to look for them takes half of what `live` would."""
-    return list(loading._installed())
-
-
 @pytest.fixture
-def live(stack, installed, monkeypatch):
+def live(stack):
     """The stack with the application over real HTTP, in this process."""
-    with monkeypatch.context() as known:
-        known.setattr(loading, "_installed", lambda: installed)
+    with remembered():
         app = create_app(stack.environ)
+        server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
     stack.app, stack.service = app, app.extensions["puffle_accounts"]
     stack.database.close_all()
     stack.database = stack.service.database  # the models are bound to the newest one
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     stack.url = f"http://127.0.0.1:{server.server_port}"
     yield stack

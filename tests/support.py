@@ -22,6 +22,7 @@ import requests
 from click.testing import Result
 from commands import ForkedGunicorn, ForkedProgram, run_program
 from playhouse.shortcuts import model_to_dict
+from remembered import remembered
 from werkzeug.http import HTTP_STATUS_CODES
 
 from puffle_accounts import clock, database, hookimpl, keys
@@ -116,7 +117,8 @@ def run_forked(program: str, *arguments: str, **environ: str) -> subprocess.Comp
 def invoke(environ: dict[str, str], *arguments: str) -> Result:
     """Run `puffle-accounts` in this process: for what one of its own would not show better."""
     bound = AccountRow._meta.database
-    app = create_app(environ)
+    with remembered():
+        app = create_app(environ)
     ended = app.test_cli_runner().invoke(args=arguments)
     app.extensions["puffle_accounts"].database.close_all()
     if bound:

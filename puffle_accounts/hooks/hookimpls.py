@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +25,7 @@ def verify(module: Any) -> dict[str, list[pluggy.HookImpl]]:
     Raises:
         BrokenPlugin: it could never be called as it should be.
     """
-    manager = _manager()
+    manager = _manager(HOOKS)
     try:
         manager.register(module)
         manager.check_pending()
@@ -63,9 +63,13 @@ def wraps(impl: pluggy.HookImpl) -> bool:
     return impl.wrapper or impl.hookwrapper
 
 
-def _manager() -> pluggy.PluginManager:
+def _manager(names: Iterable[str]) -> pluggy.PluginManager:
+    """Return one that knows these hooks."""
+    specs = ModuleType("hookspecs")
+    for name in names:
+        setattr(specs, name, getattr(hookspecs, name))
     manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(specs)
     return manager
 
 
@@ -77,7 +81,7 @@ def isolated(
     pluggy's own `hook.x()` stops at the first exception, and its
     `subset_hook_caller` without a plugin loses that plugin's wrappers too.
     """
-    manager = _manager()
+    manager = _manager([name])
     for each in (*wrappers, impl):
         holder = ModuleType(each.plugin_name)  # equal to no other, even if it holds the same
         setattr(holder, name, each.function)
