@@ -4,7 +4,8 @@ To import the service takes half a second of a processor, a gunicorn does so thr
 tests run hundreds of both.
 
 Gevent has to patch before the service is imported. So a gunicorn with such workers is forked from a
-process that has imported what its master imports, and no more.
+process that has imported what its master imports, and of libraries what gevent has nothing to do
+with, which is a quarter of what each worker would import.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ MASTER.set_forkserver_preload(
         *("gunicorn.app.wsgiapp", "gunicorn.workers.ggevent"),
         *("puffle_accounts.processes.master", "puffle_accounts.processes.worker"),
         "puffle_accounts.processes.rehearsal",
+        *("attr", "charset_normalizer", "rich.console", "rich.traceback"),
     ]
 )
 
