@@ -1,39 +1,35 @@
 """What is traced where coverage is measured: what can tell something that nothing else has told.
 
 Tracing takes half as long again as what it traces. So what is done in other processes is left out,
-and of imports, which each of xdist's processes makes, all but those of one. `conftest.py` imports
-this before all that is large.
+and of imports, which each of xdist's processes makes, all but those of one.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import pytest
-from coverage import Coverage
-from selection import is_beyond
+from selection import hands_out, is_beyond
 
-WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-
-if WORKER and (begun := Coverage.current()):
-    begun.stop()  # pytest-cov begins in a worker twice, and keeps what it is told the second time
+FIRST = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """The process that only hands out tests has told of its imports."""
-    measuring = Coverage.current()
-    if measuring and getattr(session.config.option, "numprocesses", None):
+    """End what pytest-cov began too early: in xdist's processes it begins once more."""
+    measuring = _under_way()
+    if measuring and (hasattr(session.config, "workerinput") or hands_out(session.config)):
         measuring.stop()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector):
     """Of what collects the tests only the imports are measured."""
-    if isinstance(collector, pytest.Module) and WORKER in {None, "gw0"}:
-        with suppress(collector.CollectError):
+    if isinstance(collector, pytest.Module):
+        with suppress(collector.CollectError), of_imports():
             _ = collector.obj
     with _unmeasured():
         return (yield)
@@ -46,11 +42,22 @@ def pytest_runtest_protocol(item: pytest.Item):
         return (yield)
 
 
+def of_imports() -> AbstractContextManager[None]:
+    """Measure imports here, if it is here that they are measured."""
+    return nullcontext() if FIRST else _unmeasured()
+
+
 @contextmanager
 def _unmeasured() -> Iterator[None]:
-    measuring = Coverage.current()
+    measuring = _under_way()
     if measuring:
         measuring.stop()
     yield
     if measuring:
         measuring.start()
+
+
+def _under_way():
+    """Return the measurement, without importing coverage where there is none."""
+    coverage = sys.modules.get("coverage")
+    return coverage and coverage.Coverage.current()

@@ -9,6 +9,11 @@ OF_ITS_OWN = {"gunicorn", "demo", "cluster", "pooler", "postgres_of_its_own"}
 SERVERS = {"postgres", *OF_ITS_OWN}
 
 
+def hands_out(config: pytest.Config) -> bool:
+    """Whether this process runs no test itself, but gives them to others."""
+    return bool(config.getoption("numprocesses", None))
+
+
 def is_beyond(item: pytest.Item) -> bool:
     """Whether it needs a server in another process, or is marked as slow."""
     return needs(SERVERS, item) or item.get_closest_marker("slow") is not None

@@ -87,12 +87,12 @@ def serving(script, tls=None):
 
 
 def drip(*start: bytes, each: bytes = b"x"):
-    """Send a start at once and then some bytes every 0.4 s, for ever."""
+    """Send a start at once and then some bytes every 0.1 s, for ever."""
 
     def script(connection, _):
         connection.sendall(b"".join(start))
         while True:
-            time.sleep(0.4)
+            time.sleep(0.1)
             connection.sendall(each)
 
     return script
@@ -110,10 +110,10 @@ def drip(*start: bytes, each: bytes = b"x"):
     ids=["status", "reason", "headers", "interim", "silence"],
 )
 def test_an_answer_that_does_not_come_ends_by_the_clock(script):
-    with serving(script) as (client, provider, wire), deadline(0.98):
+    with serving(script) as (client, provider, wire), deadline(0.36):
         failed = failure(client)
         assert (failed.status, failed.permanent) == (None, False)
-        assert str(failed) == "Example: thing delete: no answer within 0.9 s"
+        assert str(failed) == "Example: thing delete: no answer within 0.3 s"
         assert (len(provider.heard), wire.connections) == (1, 1)
 
 
@@ -153,9 +153,9 @@ def silence(host: str, port: int = 0):
 
 
 def test_a_connect_that_hangs_ends_by_the_clock():
-    with silence("127.0.0.1") as port, deadline(1):
+    with silence("127.0.0.1") as port, deadline(0.36):
         failed = failure(upstream(f"http://127.0.0.1:{port}"))
-    assert str(failed) == "Example: thing delete: no connection within 0.9 s"
+    assert str(failed) == "Example: thing delete: no connection within 0.3 s"
     assert not failed.permanent
 
 
@@ -568,7 +568,7 @@ def test_the_clock_runs_under_tls_too(certificate, monkeypatch):
 
 
 def test_a_handshake_that_hangs_ends_by_the_clock():
-    with Wire(lambda *_: time.sleep(60)) as wire, deadline(1):
+    with Wire(lambda *_: time.sleep(60)) as wire, deadline(0.4):
         assert not failure(upstream(wire.url.replace("http:", "https:"))).permanent
 
 
@@ -668,7 +668,7 @@ def test_a_proxys_certificate_is_of_the_proxys_name(certificate, monkeypatch):
 
 
 def test_a_proxy_that_drips_ends_by_the_clock(monkeypatch):
-    with serving(drip(b"HTTP/1.1 200 x\r\nX-Slow: ")) as (_, _, wire), deadline(1):
+    with serving(drip(b"HTTP/1.1 200 x\r\nX-Slow: ")) as (_, _, wire), deadline(0.4):
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{wire.port}")
         assert "no connection within" in str(failure(upstream("https://provider.invalid")))
 
@@ -739,7 +739,7 @@ def test_a_socks_proxy_is_used_and_looks_names_up_where_it_is_asked_to(
 
 
 def test_a_socks_proxy_that_says_nothing_ends_by_the_clock(monkeypatch):
-    with Wire(lambda *_: time.sleep(60)) as wire, deadline(1):
+    with Wire(lambda *_: time.sleep(60)) as wire, deadline(0.4):
         monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{wire.port}")
         assert not failure(upstream("http://provider.invalid")).permanent
 
