@@ -52,9 +52,11 @@ def _unmeasured() -> Iterator[None]:
     measuring = _under_way()
     if measuring:
         measuring.stop()
-    yield
-    if measuring:
-        measuring.start()
+    try:
+        yield
+    finally:
+        if measuring:
+            measuring.start()
 
 
 def _under_way():
