@@ -18,7 +18,7 @@ import pytest
 from postgresql import SHARED
 from selection import hands_out, is_beyond, needs, starts_processes
 
-GROUP = "puffle_accounts"
+GROUP = "puffle_accounts"  # as `hookspecs` has it, which imports the service
 PROCESSES = {"subprocess.Popen", "os.fork", "os.posix_spawn"}
 
 

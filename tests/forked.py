@@ -28,6 +28,9 @@ SERVICE.set_forkserver_preload(
     ]
 )
 
+#: Libraries that a worker imports and that gevent has nothing to do with.
+UNPATCHED = ("attr", "charset_normalizer", "rich.console", "rich.traceback")
+
 #: What `puffle_accounts.serving` imports, but not itself, which acts on its environment at once.
 MASTER = forkserver.ForkServer()
 MASTER.set_forkserver_preload(
@@ -35,7 +38,7 @@ MASTER.set_forkserver_preload(
         *("gunicorn.app.wsgiapp", "gunicorn.workers.ggevent"),
         *("puffle_accounts.processes.master", "puffle_accounts.processes.worker"),
         "puffle_accounts.processes.rehearsal",
-        *("attr", "charset_normalizer", "rich.console", "rich.traceback"),
+        *UNPATCHED,
     ]
 )
 

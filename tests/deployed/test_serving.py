@@ -8,6 +8,8 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import pytest
+from forked import UNPATCHED
 from support import only
 from wire import Wire, answer, hear, server_side
 
@@ -16,8 +18,10 @@ from puffle_accounts.hooks.hookspecs import GROUP
 
 #: What the master does before it forks, by gunicorn's own code, and then what its worker does.
 MASTER = """
-import json, sys, warnings
+import importlib, json, sys, warnings
 
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 sys.argv = ["gunicorn", "--config", "python:puffle_accounts.serving", "puffle_accounts.wsgi:app"]
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter
@@ -76,10 +80,10 @@ HARMLESS = {
 }
 
 
-def test_the_master_imports_nothing_that_has_to_be_patched_first(tmp_path):
-    ended = subprocess.run(
-        [sys.executable, "-c", MASTER], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+@pytest.mark.parametrize("further", [(), UNPATCHED], ids=["alone", "as the tests fork it"])
+def test_the_master_imports_nothing_that_has_to_be_patched_first(further, tmp_path):
+    command = [sys.executable, "-c", MASTER, *further]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
     modules = set(told["modules"])
