@@ -10,6 +10,7 @@ with, which is a quarter of what each worker would import.
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -28,8 +29,12 @@ SERVICE.set_forkserver_preload(
     ]
 )
 
-#: Libraries that a worker imports and that gevent has nothing to do with.
-UNPATCHED = ("attr", "charset_normalizer", "rich.console", "rich.traceback")
+#: Libraries that a worker imports and that gevent has nothing to do with, as far as they are here.
+UNPATCHED = tuple(
+    name
+    for name in ("charset_normalizer", "rich.console", "rich.traceback")
+    if importlib.util.find_spec(name.partition(".")[0])
+)
 
 #: What `puffle_accounts.serving` imports, but not itself, which acts on its environment at once.
 MASTER = forkserver.ForkServer()
