@@ -33,35 +33,31 @@ def hide_secrets_of(environ: Mapping[str, str]) -> None:
 
     They are the values of variables that are called so, and the passwords in any URL.
     """
-    _values.clear()
-    for name, value in environ.items():
-        hide(name, value)
-    _compile()
+    _hide({each for name, value in environ.items() for each in _secrets_of(name, value)})
 
 
 def hide(name: str, value: str) -> None:
     """Let `scrub` hide what is secret of a variable, too, from now on."""
-    value = value.strip()
-    is_secret = _SECRET_NAME.search(name) and not _PATH_NAME.search(name)
-    _remember({value} if is_secret else set(_passwords(value)))
+    _hide({*_values, *_secrets_of(name, value)})
 
 
 def hide_key(key: str) -> None:
     """Let `scrub` hide a key, too, from now on, whatever its variable is called."""
-    _remember({key})
+    _hide({*_values, key})
 
 
-def _remember(found: set[str]) -> None:
-    new = {each for each in found if len(each) >= SHORTEST_SECRET} - _values
-    if new:
-        _values.update(new)
-        _compile()
+def _hide(values: set[str]) -> None:
+    global _values, _secrets  # compiled once: reading the environment for every line costs too much
+    values = {each for each in values if len(each) >= SHORTEST_SECRET}
+    if values != _values:
+        longest_first = sorted(values, key=len, reverse=True)
+        _secrets = re.compile("|".join([*map(pattern, longest_first), _ENCODED_KEY]))
+        _values = values
 
 
-def _compile() -> None:
-    global _secrets  # compiled once: reading the environment for every line costs too much
-    longest_first = sorted(_values, key=len, reverse=True)
-    _secrets = re.compile("|".join([*map(pattern, longest_first), _ENCODED_KEY]))
+def _secrets_of(name: str, value: str) -> set[str]:
+    value = value.strip()
+    return {value} if is_secret(name) else {*_passwords(value)}
 
 
 def _passwords(value: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 import uuid
@@ -155,6 +156,9 @@ def alone(plugin: Any) -> Plugins:
 
 def _name(plugin: Any) -> str:
     """Return the name by which a module is registered: the log and the ledger are to show it."""
-    module = getattr(plugin, "__name__", None)
-    points = entry_points(group=GROUP)
-    return next((point.name for point in points if point.value == module), UNREGISTERED)
+    return _registered().get(getattr(plugin, "__name__", ""), UNREGISTERED)
+
+
+@functools.cache  # to look costs ten times what a call does, and a test makes many
+def _registered() -> dict[str, str]:
+    return {point.value: point.name for point in entry_points(group=GROUP)}
