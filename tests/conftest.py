@@ -16,6 +16,7 @@ from itertools import groupby
 import measuring
 import pytest
 from postgresql import SHARED
+from scratch import move_to_memory
 from selection import hands_out, is_beyond, needs, starts_processes
 
 GROUP = "puffle_accounts"  # as `hookspecs` has it, which imports the service
@@ -30,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """A test skips itself where it starts a process it must not, so that nobody has to mark it."""
+    move_to_memory()
     if config.getoption("hypothesis_profile", None) == "no-shrinking":
         _register_profile()
     left_out = config.getoption("quick") or config.getoption("in_process")

@@ -76,6 +76,8 @@ class Programs:
             *("initdb", "--auth=trust", "--encoding=utf8", "--no-locale", "--no-sync"),
             # files of the log are made whole at once: a quarter of what there is to copy
             *("--wal-segsize=1", "--username=postgres", f"--pgdata={data}"),
+            # there what a killed server leaves goes when its folder does
+            *("--set", "dynamic_shared_memory_type=mmap"),
         )
 
     def _can_be_run(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -104,7 +105,7 @@ def serve(stack):
 
     yield start
     for process in started:
-        process.kill()
+        process.send_signal(signal.SIGINT)  # a killed one leaves faketime's shared memory
         process.wait()
 
 

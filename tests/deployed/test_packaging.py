@@ -197,24 +197,28 @@ def test_what_is_installed_is_the_wheel_and_not_the_tree(elsewhere, tmp_path):
     assert where.stdout.startswith(str(elsewhere.parent))
 
 
-#: No root, no capability, and a root file system that is read-only, /tmp included; in place of
-#: what a container's runtime makes of the image.
+#: No root, no capability, and a root file system that is read-only, the tests' files included; in
+#: place of what a container's runtime makes of the image.
 SEAL = """#!/bin/sh
 exec unshare --mount --propagation private sh -c '
-    mount -o remount,bind,ro / && ! touch {folder}/probe 2>/dev/null || exit 99
+    mount --bind {files} {files} || exit 99
+    for each in / {files}; do
+        mount -o remount,bind,ro $each && ! touch $each/probe 2>/dev/null || exit 99
+    done
     exec unshare --map-user=10001 --map-group=10001 {python} "$@"' sealed "$@"
 """
 
 
 @pytest.fixture
-def sealed(elsewhere, tmp_path, postgres) -> Path:
+def sealed(elsewhere, tmp_path, tmp_path_factory, postgres) -> Path:
     """The python of the virtual environment, in surroundings like those of the image."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("it needs root, and unshare of util-linux")
     [folder] = parse_qs(urlsplit(postgres).query)["host"]
     Path(folder).chmod(0o711)  # to whoever may know its name, as a socket's folder is
     script = tmp_path / "sealed"
-    script.write_text(SEAL.format(folder=tmp_path, python=elsewhere / "python"))
+    files = tmp_path_factory.getbasetemp()
+    script.write_text(SEAL.format(files=files, python=elsewhere / "python"))
     script.chmod(0o755)
     return script
 
