@@ -10,7 +10,7 @@ from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
-import yaml
+from documents import documents
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
@@ -25,7 +25,7 @@ from puffle_accounts.telemetry.metrics import METRICS
 
 PAGE = (ROOT / "docs" / "telemetry.md").read_text()
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "puffle-accounts.json").read_text())
-ALERTS = yaml.safe_load((ROOT / "deploy" / "alerts" / "puffle-accounts.yml").read_text())
+[ALERTS] = documents(ROOT / "deploy" / "alerts" / "puffle-accounts.yml")
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 ASKED = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 ASKED += [rule["expr"] for rule in RULES]

@@ -5,11 +5,10 @@ second of every process that collects them.
 """
 
 import re
-from importlib.resources import files
 
 import pytest
 import schemathesis
-import yaml
+from documents import shipped_openapi
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import (
     content_type_conformance,
@@ -20,7 +19,6 @@ from schemathesis.checks import (
 from support import only
 
 PATH = "/api/accounts/{id}"
-DOCUMENT = yaml.safe_load((files("puffle_accounts.api") / "openapi.yaml").read_text("utf-8"))
 # All checks are on. Random data is accepted or refused by the rules of the API: 422 is the
 # key of another account, as 409 and 404 by default.
 CONFIG = {
@@ -34,7 +32,8 @@ CONFORMANCE = [
     response_schema_conformance,
     status_code_conformance,
 ]
-api = schemathesis.openapi.from_dict(DOCUMENT, config=schemathesis.Config.from_dict(CONFIG))
+OURS = schemathesis.Config.from_dict(CONFIG)
+api = schemathesis.openapi.from_dict(shipped_openapi(), config=OURS)
 
 
 @pytest.fixture

@@ -4,17 +4,16 @@ import json
 import re
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
-import yaml
+from documents import shipped_openapi
 from support import ROOT, only
 
 from puffle_accounts.api.problems import DETAILS, response
 from puffle_accounts.errors import Problem
 
-DOCUMENT = yaml.safe_load((files("puffle_accounts.api") / "openapi.yaml").read_text("utf-8"))
+DOCUMENT = shipped_openapi()
 PATH = "/api/accounts/{id}"
 RESPONSES = DOCUMENT["paths"][PATH]["delete"]["responses"]
 NOT_OF_THE_OPERATION = {"method_not_allowed"}  # of other methods, told in the description

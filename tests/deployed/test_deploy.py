@@ -15,6 +15,7 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner
+from documents import documents
 from gunicorn.config import Config as GunicornConfig
 from support import ROOT
 
@@ -27,9 +28,9 @@ SERVED = {"puffle-accounts.service", "puffle-accounts-retry.service"}
 MANIFESTS = [
     (path.name, document)
     for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-    for document in yaml.safe_load_all(path.read_text())
+    for document in documents(path)
 ]
-COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+[COMPOSE] = documents(DEPLOY / "compose.yaml")
 CHECK = ["puffle-accounts", "check", "--local"]
 #: What a deployment has to be told.
 SECRETS = {
