@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,8 @@ def postgres() -> str:
 
 @pytest.fixture(scope="session")
 def databases(postgres) -> Databases:
-    return Databases(postgres)
+    with closing(Databases(postgres)) as databases:
+        yield databases
 
 
 @pytest.fixture

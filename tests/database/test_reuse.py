@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import psycopg
 import pytest
 from databases import Databases
@@ -12,7 +14,8 @@ VALUES (gen_random_uuid(), gen_random_uuid(), 'email', 'connected', now(), now()
 
 @pytest.fixture(scope="module")
 def of_this_file(postgres) -> Databases:
-    return Databases(postgres)
+    with closing(Databases(postgres)) as databases:
+        yield databases
 
 
 def execute(url: str, statement: str) -> psycopg.Cursor:
