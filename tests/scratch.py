@@ -7,7 +7,6 @@ which none is read a minute later.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -24,7 +23,9 @@ def move_to_memory() -> None:
 
 
 def _has_room() -> bool:
-    """A container has 64 MB there, if nobody asked for more."""
-    usable = MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK)
-    free = shutil.disk_usage(MEMORY).free if usable else 0
-    return min(free, psutil.virtual_memory().available) >= ROOM
+    """In a container there are 64 MB, if nobody asked for more, and programs cannot be there."""
+    if not (MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK)):
+        return False
+    there = os.statvfs(MEMORY)
+    free = min(there.f_bavail * there.f_frsize, psutil.virtual_memory().available)
+    return free >= ROOM and not there.f_flag & os.ST_NOEXEC
