@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 
 import pytest
 import requests
@@ -105,8 +105,10 @@ def serve(stack):
 
     yield start
     for process in started:
-        process.send_signal(signal.SIGINT)  # a killed one leaves faketime's shared memory
+        process.kill()
         process.wait()
+        for left in Path("/dev/shm").glob(f"*faketime_*_{process.pid}"):
+            left.unlink()
 
 
 def answers(url: str) -> bool:
