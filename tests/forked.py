@@ -5,7 +5,7 @@ tests run hundreds of both.
 
 Gevent has to patch before the service is imported. So a gunicorn with such workers is forked from a
 process that has imported what its master imports, and of libraries what gevent has nothing to do
-with, which is a quarter of what each worker would import.
+with, which is a fifth of what each worker would import.
 """
 
 from __future__ import annotations

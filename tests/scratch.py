@@ -1,6 +1,6 @@
 """Where the tests' files are: in memory, where there is room for them.
 
-A disk's file system takes an eighth of what all the tests take of the processors, for files of
+A disk's file system takes a seventh of what all the tests take of the processors, for files of
 which none is read a minute later.
 """
 
